@@ -1,4 +1,4 @@
-"""Webhooks over the real API, on both databases: what is kept, what is shown, what is refused, ping and resend."""
+"""Webhooks over HTTP on both databases: fields, masks, refused input, secrets, pings, subscriptions and resends."""
 
 import base64
 import hmac
@@ -30,7 +30,7 @@ server = shared_server(chosen_databases())
 
 
 def webhook(**changes: Any) -> dict[str, Any]:
-    """A body that creates a webhook; ``config__…`` changes its configuration; None leaves a field out."""
+    """Return the body of a new webhook. ``config__…`` sets a field of its config, and None omits a field."""
     config: dict[str, Any] = {"url": "http://127.0.0.1:9/hook", "secret": SECRET}
     config |= {"basic_auth_username": USERNAME, "basic_auth_password": PASSWORD}
     body: dict[str, Any] = {"name": "harbor", "events": ["*"], "config": config}
@@ -41,11 +41,11 @@ def webhook(**changes: Any) -> dict[str, Any]:
     }
 
 
-# --- Create, read, change ----------------------------------------------------------------
+# --- Creates, reads and updates ----------------------------------------------------------
 
 
 def test_a_webhook_is_created_and_its_secrets_are_masked(client: Client) -> None:
-    """201 with the whole resource; user name, password and secret as first character, ten asterisks, last character."""
+    """A create returns the whole webhook. User name, password and secret show only their first and last character."""
     made = client.post("/webhooks", webhook(token="w1"))
     assert made.status == 201
     assert {name: made.json[name] for name in ("token", "name", "active", "events", "config")} == {
@@ -68,14 +68,14 @@ def test_a_webhook_is_created_and_its_secrets_are_masked(client: Client) -> None
 
 
 def test_a_program_may_show_the_secrets(client: Client) -> None:
-    """With the program's setting off, as on the real platform of some years ago, they come back in clear."""
+    """Without ``mask_webhook_secrets`` the secrets are returned in clear, as on the real platform some years ago."""
     assert client.put("/sandbox/program", {"mask_webhook_secrets": False}).status == 200
     config = client.post("/webhooks", webhook()).json["config"]
     assert (config["basic_auth_username"], config["basic_auth_password"], config["secret"]) == (USERNAME, PASSWORD, SECRET)
 
 
 def test_the_same_request_makes_one_webhook(client: Client) -> None:
-    """A repeat with the same token and body is the same webhook; with another body it is a conflict."""
+    """The same token and body return the same webhook. Another body is a conflict."""
     made = client.post("/webhooks", webhook(token="w1"))
     again = client.post("/webhooks", webhook(token="w1"))
     other = client.post("/webhooks", webhook(token="w1", name="other"))
@@ -85,7 +85,7 @@ def test_the_same_request_makes_one_webhook(client: Client) -> None:
 
 
 def test_an_update_replaces_all(client: Client) -> None:
-    """What a PUT leaves out goes back to its default; name, events and config are required."""
+    """A PUT resets absent fields to their defaults. Name, events and config are required."""
     client.post("/webhooks", webhook(token="w1", active=False, config__custom_header={"X-A": "1"}))
     changed = client.put("/webhooks/w1", webhook(name="bay", events=["transaction.*"], config__secret=None))
     assert changed.status == 200
@@ -102,7 +102,7 @@ def test_an_update_replaces_all(client: Client) -> None:
 
 
 def test_an_update_without_change_touches_nothing(client: Client) -> None:
-    """The same PUT again leaves last_modified_time alone; another password under the same mask does not."""
+    """An equal PUT keeps ``last_modified_time``. Another password with the same mask changes it."""
     made = client.post("/webhooks", webhook(token="w1")).json
     client.post("/sandbox/clock", {"by": "1h"})
     assert client.put("/webhooks/w1", webhook()).json == made
@@ -112,7 +112,7 @@ def test_an_update_without_change_touches_nothing(client: Client) -> None:
 
 
 def test_lists_can_leave_out_the_inactive(client: Client) -> None:
-    """All are listed by default, newest first; `active=true` asks for the active ones."""
+    """All webhooks are listed by default, newest first. ``active=true`` selects the active ones."""
     for token, active in (("w1", True), ("w2", False), ("w3", True)):
         client.post("/webhooks", webhook(token=token, active=active))
     tokens = [row["token"] for row in client.get("/webhooks").json["data"]]
@@ -121,7 +121,7 @@ def test_lists_can_leave_out_the_inactive(client: Client) -> None:
 
 
 def test_at_most_five_are_active(client: Client) -> None:
-    """The sixth active webhook is refused, by POST and by PUT; inactive ones do not count."""
+    """A sixth active webhook is a 400, by POST and by PUT. Inactive ones do not count."""
     for number in range(5):
         assert client.post("/webhooks", webhook(token=f"w{number}")).status == 201
     assert client.post("/webhooks", webhook(token="w5", active=False)).status == 201
@@ -133,7 +133,7 @@ def test_at_most_five_are_active(client: Client) -> None:
 
 
 def test_a_race_for_the_last_place_has_one_winner(server: RunningServer) -> None:
-    """Eight clients at once create an active webhook where one place is left: one gets it."""
+    """Of eight concurrent creates of the fifth active webhook, one succeeds and seven are a 400."""
     program = new_program(server)
     clients = [client_of(server, program) for _ in range(8)]
     for _ in range(4):
@@ -146,7 +146,7 @@ def test_a_race_for_the_last_place_has_one_winner(server: RunningServer) -> None
 
 
 def test_custom_headers_are_added_and_overwritten(client: Client) -> None:
-    """PUT customheaders keeps the names it does not mention, and the secrets; the fourth name is one too many."""
+    """PUT customheaders keeps the other headers and the secrets. A fourth header is a 400."""
     client.post("/webhooks", webhook(token="w1", config__custom_header={"X-A": "1", "X-B": "2"}))
     changed = client.put("/webhooks/customheaders/w1", {"custom_header": {"X-B": "3", "X-C": "4"}})
     assert (changed.status, changed.json["config"]["custom_header"]) == (200, {"X-A": "1", "X-B": "3", "X-C": "4"})
@@ -156,7 +156,7 @@ def test_custom_headers_are_added_and_overwritten(client: Client) -> None:
 
 
 def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
-    """Three clients each add a header at the same moment; in none of ten rounds does one undo another's."""
+    """Concurrent PUTs of three clients keep all three headers, in each of ten rounds."""
     program = new_program(server)
     clients = [client_of(server, program) for _ in range(3)]
 
@@ -173,7 +173,7 @@ def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
 
 
 def test_unknown_webhooks_are_not_found(client: Client, server: RunningServer) -> None:
-    """404 for every verb, also for a webhook of another program, of which nothing is told."""
+    """A webhook of another program is a 404 for every verb, and the error contains nothing of it."""
     with client_of(server, new_program(server)) as other:
         other.post("/webhooks", webhook(token="theirs", name="theirs alone", active=False))
     requests = [
@@ -189,7 +189,7 @@ def test_unknown_webhooks_are_not_found(client: Client, server: RunningServer) -
         assert "theirs alone" not in reply.text
 
 
-# --- Rules -------------------------------------------------------------------------------
+# --- Refused input -----------------------------------------------------------------------
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("config.url", {"config__url": "ftp://example.com/"}),
@@ -227,7 +227,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("field", "changes"), REFUSED, ids=[f"{field}-{number}" for number, (field, _) in enumerate(REFUSED)])
 def test_a_bad_field_is_refused_by_name(client: Client, field: str, changes: dict[str, Any]) -> None:
-    """A 400 that names the field and quotes no secret; nothing is created."""
+    """An invalid field is a 400 that names it and quotes no secret. No webhook is created."""
     reply = client.post("/webhooks", webhook(**changes))
     assert (reply.status, reply.json["error_code"][:3]) == (400, "400")
     assert field in reply.json["error_message"]
@@ -242,7 +242,7 @@ def config_body(**changes: Any) -> ConfigBody:
 
 @pytest.mark.parametrize("url", ["http://hooks.example.com/", "https://10.0.0.1/", "https://localhost/", "https://[::1]/"])
 def test_production_wants_https_to_public_addresses(url: str) -> None:
-    """What a sandbox lets through is refused in production, where our network is not the caller's to look into."""
+    """Production refuses http and private addresses, so that callers cannot reach the server's network. A sandbox does not."""
     check_config(config_body(url=url), OutgoingPolicy.sandbox())
     with pytest.raises(Problem, match=r"config\.url"):
         check_config(config_body(url=url), OutgoingPolicy.production())
@@ -250,19 +250,19 @@ def test_production_wants_https_to_public_addresses(url: str) -> None:
 
 @pytest.mark.parametrize("event", ["*", "transaction.*", "cardtransition.fulfillment.issued", "future.*", "future.event"])
 def test_patterns_and_unknown_names_are_accepted(event: str) -> None:
-    """The three forms of a subscription; a name that does not exist yet simply never matches."""
+    """A subscription may be ``*``, a pattern or a name, even if no event has the name yet."""
     check_events((event,))
 
 
 @pytest.mark.parametrize("symbol", "@#$%!^&*()\\_+~-=[]{},;:'\"./<>?`")
 def test_every_symbol_of_the_list_counts(symbol: str) -> None:
-    """Each listed symbol makes a password strong enough."""
+    """A password with any listed symbol is accepted."""
     check_secret("password", "Abcdefghij0123456789" + symbol)
 
 
 @pytest.mark.parametrize("secret", ["Abcdefghij0123456789", "Abcdefghij01234567 -", "Abcdefghij0123456-é", "Abcdefghij0123456-|"])
 def test_secrets_of_other_characters_are_refused(secret: str) -> None:
-    """No symbol, a blank, a letter outside ASCII and a symbol that is not listed are refused, without being quoted."""
+    """A password without a listed symbol, with a blank or outside ASCII is refused, and the error does not quote it."""
     with pytest.raises(Problem) as refused:
         check_secret("password", secret)
     assert secret not in str(refused.value)
@@ -270,7 +270,7 @@ def test_secrets_of_other_characters_are_refused(secret: str) -> None:
 
 @pytest.mark.parametrize(("secret", "masked"), [("quiet7", "q**********7"), ("ab", "a**********b"), ("x", "x**********x")])
 def test_masks_have_twelve_characters(secret: str, masked: str) -> None:
-    """A mask tells neither length nor anything but the two ends."""
+    """A mask always has twelve characters, and only the first and the last are those of the secret."""
     assert (mask_secret(secret), len(masked)) == (masked, 12)
 
 
@@ -278,7 +278,7 @@ def test_masks_have_twelve_characters(secret: str, masked: str) -> None:
 
 
 def test_no_secret_lies_in_the_database(tmp_path: Path) -> None:
-    """After a create with secrets shown nowhere, the files of the database do not contain them, nor does the log."""
+    """Neither the database files nor the server's output contain the secrets of a webhook."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server, server.client() as client:
         assert client.post("/webhooks", webhook()).status == 201
         client.post("/webhooks/none/ping", {})
@@ -289,14 +289,14 @@ def test_no_secret_lies_in_the_database(tmp_path: Path) -> None:
             assert secret not in server.output()
 
 
-# --- Ping --------------------------------------------------------------------------------
+# --- Pings -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("algorithm", "signature"), [(None, PING_SHA1), ("HMAC_SHA_1", PING_SHA1), ("HMAC_SHA_256", PING_SHA256)]
 )
 def test_a_ping_carries_credentials_and_signature(client: Client, algorithm: str | None, signature: str) -> None:
-    """The reference's own test vector: body, signature and Basic header as written there."""
+    """A ping has the body, signature and Authorization header of the reference's test vector."""
     with a_receiver() as receiver:
         made = client.post("/webhooks", webhook(config__url=receiver.url, config__signature_algorithm=algorithm)).json
         assert made["config"].get("signature_algorithm") == algorithm
@@ -311,7 +311,7 @@ def test_a_ping_carries_credentials_and_signature(client: Client, algorithm: str
 @pytest.mark.parametrize("status", [200, 202, 404, 500])
 @pytest.mark.parametrize("active", [True, False])
 def test_a_ping_echoes_the_answer(client: Client, status: int, active: bool) -> None:
-    """Status and body of the endpoint come back unchanged, also for a webhook that is switched off."""
+    """A ping returns status and body of the endpoint unchanged, also for an inactive webhook."""
     with a_receiver(answers=[status], says=b'{"pong": 1.50}') as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, active=active))
         echo = client.post("/webhooks/w1/ping", {})
@@ -319,14 +319,14 @@ def test_a_ping_echoes_the_answer(client: Client, status: int, active: bool) -> 
 
 
 def test_a_ping_needs_no_body(client: Client) -> None:
-    """The wire's callers send {} or nothing."""
+    """A ping may have no body."""
     with a_receiver() as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url))
         assert client.post("/webhooks/w1/ping").status == 200
 
 
 def test_a_ping_without_answer_fails(client: Client) -> None:
-    """Nobody listens: 422 with the wire's code and a reason."""
+    """A ping of an endpoint without a listener is a 422 with the code of the reference and a reason."""
     client.post("/webhooks", webhook(token="w1"))
     reply = client.post("/webhooks/w1/ping", {})
     assert (reply.status, reply.json["error_code"]) == (422, "422600")
@@ -334,7 +334,7 @@ def test_a_ping_without_answer_fails(client: Client) -> None:
 
 
 def test_a_ping_waits_five_seconds(client: Client) -> None:
-    """An endpoint that hangs costs five seconds, and the answer says so."""
+    """A ping of an endpoint that does not answer is a 422 after five seconds, and the error names the time limit."""
     with a_receiver(holds=True) as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url))
         began = time.monotonic()
@@ -345,7 +345,7 @@ def test_a_ping_waits_five_seconds(client: Client) -> None:
 
 
 def test_headers_are_sent(client: Client) -> None:
-    """Custom headers arrive with ping and delivery."""
+    """Custom headers are sent with pings and deliveries."""
     with a_receiver() as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, config__custom_header={"X-Pier": "7"}))
         client.post("/webhooks/w1/ping", {})
@@ -354,11 +354,11 @@ def test_headers_are_sent(client: Client) -> None:
     assert [headers["X-Pier"] for headers in receiver.headers] == ["7", "7"]
 
 
-# --- Events and resend -------------------------------------------------------------------
+# --- Events and resends ------------------------------------------------------------------
 
 
 def a_purchase(client: Client, **fields: Any) -> dict[str, Any]:
-    """A card that can be used, and ten dollars spent with it; the transaction."""
+    """Create an active card, spend 10.00 with it, and return the transaction."""
     client.post("/fundingsources/program", {"token": "source", "name": "bank"})
     funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source", "refunds_destination": "GPA"}}
     config = {"jit_funding": funding, "card_life_cycle": {"activate_upon_issue": True}}
@@ -372,7 +372,7 @@ def a_purchase(client: Client, **fields: Any) -> dict[str, Any]:
 
 
 def test_events_reach_who_subscribed_to_them(client: Client) -> None:
-    """Each webhook gets what its patterns match, once, in the category's envelope; each copy is signed with its own secret."""
+    """A webhook gets each matching event once, in the array of its category, signed with the webhook's secret."""
     with a_receiver() as everything, a_receiver() as purchases, a_receiver() as cards, a_receiver() as nothing:
         client.post("/webhooks", webhook(config__url=everything.url, events=["*", "transaction.*"]))
         client.post("/webhooks", webhook(config__url=purchases.url, events=["transaction.authorization"], config__secret=None))
@@ -392,7 +392,7 @@ def test_events_reach_who_subscribed_to_them(client: Client) -> None:
 
 
 def test_the_names_of_deposit_events_have_two_spellings(client: Client) -> None:
-    """Public material does not say whether their base has an s at its end, so a subscription may spell it either way."""
+    """Subscriptions to deposit events accept singular and plural, because public material does not show the spelling."""
     with a_receiver() as singular, a_receiver() as plural, a_receiver() as nothing:
         for receiver, events in (
             (singular, ["directdepositaccounttransition.active", "directdeposittransition.*"]),
@@ -413,7 +413,7 @@ def test_the_names_of_deposit_events_have_two_spellings(client: Client) -> None:
 
 
 def test_a_webhook_that_is_switched_off_hears_nothing(client: Client) -> None:
-    """The change holds at once: what happens after the PUT is not told, what happens after the next one is."""
+    """A webhook gets no event after the PUT that deactivates it, and events again after the PUT that activates it."""
     with a_receiver() as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, events=["transaction.*"]))
         a_purchase(client)
@@ -427,7 +427,7 @@ def test_a_webhook_that_is_switched_off_hears_nothing(client: Client) -> None:
 
 
 def test_an_event_is_resent(client: Client) -> None:
-    """Transaction, card transition and user transition: posted once more, and the answer is what was posted."""
+    """A transaction, a card transition or a user transition is posted again, and the answer is the posted body."""
     with a_receiver() as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, events=["nothing.at.all"]))
         transaction = a_purchase(client)
@@ -445,7 +445,7 @@ def test_an_event_is_resent(client: Client) -> None:
 
 
 def test_a_resend_that_cannot_be_done_is_told(client: Client) -> None:
-    """Unknown type: 400; unknown event: 404; an endpoint that fails: 422."""
+    """A resend of an unknown type is a 400, of an unknown event a 404, and to a failing endpoint a 422."""
     with a_receiver(answers=[500]) as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, events=["nothing.at.all"]))
         client.post("/users", {"token": "ana"})
