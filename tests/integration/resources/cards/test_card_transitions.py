@@ -272,7 +272,7 @@ def test_transitions_of_a_card_come_newest_first(issuer: Issuer) -> None:
     assert problem_of(issuer.client.get("/cardtransitions/nothing")) == (404, "404009")
 
 
-# --- Time ---------------------------------------------------------------------------------
+# --- Expiration ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

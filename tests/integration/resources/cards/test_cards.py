@@ -272,7 +272,7 @@ def test_product_may_make_no_cards(issuer: Issuer) -> None:
     issuer.card(product=product)
 
 
-# --- Finding a card -----------------------------------------------------------------------
+# --- Look-ups -----------------------------------------------------------------------------
 
 
 def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:

@@ -18,7 +18,7 @@ USD = {"currency_code": "USD"}
 
 
 class Club(Shop):
-    """A shop whose two users are members of a group that pays 0.50 for purchases and 10 % for PIN debits and cash."""
+    """A shop whose two users pay 0.50 for a purchase, 10 % for a PIN debit, and 2.50 for a purchase with cash back."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
