@@ -1,1 +1,1 @@
-"""Benchmarks: load over real HTTP, beside pgbench and the straightforward design, in one run."""
+"""Benchmarks: load over HTTP, compared in one run with pgbench and with a straightforward design."""

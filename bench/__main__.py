@@ -1,4 +1,4 @@
-"""The benchmark: `python -m bench` measures everything in one run, prints ratios, and leaves JSON, tables and a plot."""
+"""Benchmark: `python -m bench` measures everything in one run, prints ratios, and writes JSON, tables and a plot."""
 
 import json
 import os
@@ -33,17 +33,17 @@ console = Console(stderr=True)
 def main(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller stores, one round, short measurements: a few minutes.")] = False,
-    rounds: Annotated[int, typer.Option(help="Rounds; 0 is 5, or 1 with --quick.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Seconds of one measurement; 0 is 8, or 2.5 with --quick.")] = 0.0,
-    out: Annotated[Path, typer.Option(help="Where the results go; tables and plots are left beside them.")] = Path(
+    rounds: Annotated[int, typer.Option(help="Number of rounds. 0: 5, or 1 with --quick.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Length of one measurement, in seconds. 0: 8, or 2.5 with --quick.")] = 0.0,
+    out: Annotated[Path, typer.Option(help="JSON file of the results. Tables and plots are written beside it.")] = Path(
         "bench/results/latest.json"
     ),
-    only: Annotated[str, typer.Option(help=f"Some of the groups, comma-separated: {', '.join(NAMES)}.")] = "",
+    only: Annotated[str, typer.Option(help=f"Groups to run, comma-separated (default: all): {', '.join(NAMES)}.")] = "",
 ) -> None:
-    """Measures Cardwright beside pgbench and the straightforward design, on one durable PostgreSQL and on SQLite."""
+    """Measure Cardwright, pgbench and a straightforward design, on one durable PostgreSQL and on SQLite."""
     wanted = [name.strip() for name in only.split(",") if name.strip()] or list(NAMES)
     if unknown := set(wanted) - set(NAMES):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are only {', '.join(NAMES)}")
+        raise typer.BadParameter(f"unknown group {', '.join(sorted(unknown))}; accepted: {', '.join(NAMES)}")
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def main(
 
 
 def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Path) -> dict[str, Any]:
-    """Runs the groups, round by round. What was measured before Ctrl-C is kept."""
+    """Run the groups round by round. Ctrl-C ends the run and keeps the results so far."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     groups = [name for name in GROUPS if name in wanted]
     sizes = QUICK if quick else FULL
@@ -63,7 +63,7 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
         "machine": machine(), "sizes": asdict(sizes), "options": {"quick": quick, "rounds": rounds, "seconds": seconds},
     }  # fmt: skip
     with Progress(*columns, console=console, refresh_per_second=2, redirect_stdout=False) as progress:
-        whole = progress.add_task("the whole run", total=rounds * len(groups))
+        whole = progress.add_task("all rounds", total=rounds * len(groups))
         now = progress.add_task("starting", total=None)
 
         def say(description: str, share: float | None) -> None:
@@ -79,19 +79,19 @@ def measure(wanted: list[str], quick: bool, rounds: int, seconds: float, out: Pa
                     for name in groups:
                         GROUPS[name](run)
                         progress.advance(whole)
-                        # A run of an hour must not be lost with its last minute.
+                        # A full run takes about an hour: write after each group, so that a crash loses one group only.
                         out.write_text(json.dumps(results))
                 if PROFILE in wanted:
                     results["profile"] = profile(run, out.parent, f"{out.stem}-flame")
                 if VERIFY in wanted:
                     results["books"] = books(yard, say)
             except KeyboardInterrupt:
-                console.print("stopped; what was measured so far follows")
+                console.print("stopped; the results so far follow")
     return results
 
 
 def books(yard: Yard, say: Any) -> dict[str, Any]:
-    """Whether the books of what was under load are sound."""
+    """Verify the books of the loaded databases."""
     verdicts = {}
     yard.rest()
     for key, station in yard.stations().items():
@@ -107,7 +107,7 @@ def books(yard: Yard, say: Any) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on."""
+    """Return the hardware and the software versions of the run."""
     cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown")
     memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
@@ -123,14 +123,14 @@ def _lines(path: str) -> list[str]:
 
 
 def save(results: dict[str, Any], out: Path) -> None:
-    """Leaves JSON, Markdown and the plot."""
+    """Write JSON, Markdown and the plot."""
     out.write_text(json.dumps(results, indent=1))
     out.with_suffix(".md").write_text(markdown(results))
     plot(results, out.with_name(f"{out.stem}-latency.svg"))
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Prints what matters."""
+    """Print the machine, the goals, the rates, the verification and the paths of the files."""
     printer = Console()
     printer.print(Markdown(machine_lines(results)))
     printer.print(Markdown(goal_table(goals(results))))

@@ -1,7 +1,7 @@
-"""The straightforward design, to compare with: one transaction for each authorization, a statement for each step, over HTTP.
+"""Baseline: a straightforward design with one database transaction per authorization and one statement per step, over HTTP.
 
-It does the same work for the same request and answers about the same: card, user, product and balance are read, the
-balance locked, the answer, the postings and the notification stored. `uvicorn` runs it like ours: uvloop, httptools.
+It takes the same request and sends a similar answer. It reads card, user and product, locks the balance, and stores the
+answer, the postings and the notification. `uvicorn` runs it with uvloop and httptools, like Cardwright.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from bench.load import Place
 from tests.support import free_port
 
 POOL = 16
-"""Connections: more of them made it slower on two cores."""
+"""Number of connections. More of them made the baseline slower on two cores."""
 
 SCHEMA = """
 CREATE TABLE products (id bigint PRIMARY KEY, token text NOT NULL, config jsonb NOT NULL);
@@ -68,7 +68,7 @@ INSERT_OUTBOX = "INSERT INTO outbox (event, transaction_id, state, due) VALUES (
 
 
 def seed_baseline(dsn: str, count: int) -> bytes:
-    """Makes tables and cards; the cards' tokens, 36 characters each."""
+    """Create tables and cards; return the cards' tokens, 36 characters each, without a separator."""
     with psycopg.connect(dsn) as db:
         db.execute(SCHEMA)
         for statement in SEED:
@@ -100,7 +100,7 @@ class App:
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """One request, or the pool's opening and closing."""
+        """Serve one request, or open and close the pool."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -136,7 +136,7 @@ class App:
         product = await _fetch_row(db, SELECT_PRODUCT, card[2])
         ledger, held = await _fetch_row(db, LOCK_BALANCE, card[1])
         approved = card[3] == "ACTIVE" and user[1] == "ACTIVE" and card[5] > now and product[1]["jit"]
-        assert approved, "every card may buy"
+        assert approved, "the seeded cards and users are active and the product has JIT Funding"
         load = max(0, amount - (ledger - held))
         ledger, held = ledger + load, held + amount
         token = str(uuid.uuid4())
@@ -161,7 +161,7 @@ def answer_of(
     request: Request, token: str, card: tuple[Any, ...], user: tuple[Any, ...], product: tuple[Any, ...], ledger: int, held: int,
     load: int, now: datetime,
 ) -> dict[str, Any]:  # fmt: skip
-    """About what the wire answers: the same fields, some 2.5 KB."""
+    """Return an answer with the fields of Cardwright's answer, about 2.5 KB."""
     time_text = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     money = {
         "currency_code": "USD", "ledger_balance": Decimal(ledger) / 100, "available_balance": Decimal(ledger - held) / 100,
@@ -206,7 +206,7 @@ app = App()
 
 @contextmanager
 def running(dsn: str) -> Iterator[tuple[Place, int]]:
-    """The baseline in a process of its own: where it listens, and its process."""
+    """Run the baseline in a separate process; yield its address and process id."""
     place = Place("127.0.0.1", free_port())
     command = [sys.executable, "-m", "uvicorn", "bench.baseline:app", "--host", place.host, "--port", str(place.port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--backlog", "4096"]

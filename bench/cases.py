@@ -1,4 +1,4 @@
-"""What is measured, group by group. A round runs every group once, so that a busy minute of the machine touches all alike."""
+"""Measurements in groups. A round runs every group once, so that a busy minute of the machine affects all groups alike."""
 
 import gc
 import os
@@ -21,44 +21,48 @@ from bench.stations import APPROVED, CONTROLS, CREDENTIALS, BaselineStation, Sta
 KINDS = ("postgres", "sqlite")
 IN_FLIGHT = (1, 16, 64, 256)
 TRIES = 2
-"""How often everything is measured, one try right after the other; the median of the calm ones counts.
+"""Number of consecutive tries of each measurement. The median of the calm tries counts.
 
-A processor may be shared with a neighbour, and the same work then takes up to twice as long for a second or so. And the system's
-own threads may have a rhythm: one that looks for memory to give back took a processor for up to 0.8 s in every six.
+A virtual processor may share its core with another machine: the same work then takes up to twice as long for about a second.
+Threads of the operating system may be periodic: one that reclaims memory used a processor for up to 0.8 s in every 6 s.
 """
 
 OPEN_TRIES = 3
-"""The same for an open loop, where a twentieth of a second that somebody else takes is the p99."""
+"""TRIES of an open loop, where a disturbance of a twentieth of a second determines the p99."""
 
 TRIES_MAX = 4
-"""How often something is measured while others used more of the machine than CALM in every try."""
+"""Maximum number of tries while other processes used more of the machine than CALM in every try."""
 
 PATIENCE_S = 480.0
-"""How long a run spends in all on waiting for a calm machine and on measuring again; then it takes what it gets, marked."""
+"""Total time that a run spends on waiting for a calm machine and on additional tries, in seconds.
+
+Later results count even if they are disturbed, and the report marks them.
+"""
 
 LADDER = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.25)
-"""Rates of the open loop as shares of the peak; twice the peak is the overload's."""
+"""Rates of the open loop as shares of the peak. The overload has a separate rate."""
 
 OVERLOAD = 2.0
 AFTER_OVERLOAD = 0.5
-"""What the rate falls back to: half of the peak, whose latency is known."""
+"""Rate after the overload as a share of the peak. The ladder has measured the latency of the same rate."""
 
 NORMAL_MS = 25.0
-"""The p99 that counts as normal after an overload, unless half of the peak has a higher one by itself: then twice that."""
+"""Limit of a normal p99 after an overload, in milliseconds. If twice the p99 at half of the peak is higher, that value counts."""
 
 CONNECTIONS_MAX = 14_000
-"""For twice the peak: enough that it is the server who must queue or refuse, and cannot leave that to us.
+"""Number of connections at twice the peak: enough that the server, not the generator, must queue or refuse requests.
 
-They are opened beforehand: a burst of new connections would measure the system's backlog, which drops what does not fit.
+They are opened beforehand. A burst of new connections would measure the backlog of the operating system, which drops the
+connections that exceed it.
 """
 
 OnBody = Callable[[bytes], None]
 
 BEFORE_MANY = 16
-"""The closed loop whose purchases are cleared late: those with more in flight come after it."""
+"""Requests in flight of the closed loop whose purchases are cleared late. The loops with more in flight run after it."""
 
 LATE_PER_S = 5_000
-"""How many of them are cleared for each second of a measurement."""
+"""Number of late clearings for each second of a measurement."""
 
 FOLLOW_UPS = {
     "clearing": ("/v3/simulate/clearing", b""),
@@ -69,8 +73,12 @@ FOLLOW_UPS = {
 
 @dataclass(slots=True)
 class Run:
-    """A run of the benchmark: its yard, how long each measurement takes, purchases by database that the process has forgotten by
-    the time when they are wanted, and the numbers so far by name, with their rounds."""
+    """A run of the benchmark.
+
+    ``seconds``, ``warm_s`` and ``open_s`` are the lengths of a measurement, of its warm-up and of a rate of the open loop.
+    ``purchased`` has tokens of purchases by database, which the server's cache has dropped when they are cleared late.
+    ``measured`` has the results so far by name, with their rounds.
+    """
 
     yard: Yard
     seconds: float
@@ -83,17 +91,17 @@ class Run:
     say: Callable[[str, float | None], None] = lambda _description, _share: None
 
     def keep(self, name: str, *tries: dict[str, Any]) -> None:
-        """Keeps a round's numbers under a name, those of each try beside the others'."""
+        """Store the results of this round's tries under a name."""
         self.measured.setdefault(name, []).extend({"round": self.number} | numbers for numbers in tries)
 
     def rate_of(self, name: str) -> float | None:
-        """This round's rate under a name, if it was measured in this round."""
+        """Return this round's median rate under a name, or None if this round has not measured it."""
         rates = [float(row["rate"]) for row in self.measured.get(name, []) if row["round"] == self.number]
         return median(rates) if rates else None
 
 
 def numbers_of(result: Result) -> dict[str, Any]:
-    """A result as plain numbers."""
+    """Return the rate, the latencies and the counts of a result."""
     ordered = result.latencies_ms()
     numbers: dict[str, Any] = {"rate": result.per_second, "count": len(ordered), "seconds": result.seconds}
     numbers |= {f"p{share}_ms": quantile(ordered, share / 100) for share in (50, 90, 99)}
@@ -103,19 +111,19 @@ def numbers_of(result: Result) -> dict[str, Any]:
 
 
 LOOK_S = 0.5
-"""How long one look at the machine's load takes."""
+"""Length of one measurement of the machine's load, in seconds."""
 
 
 def calm_down(run: Run) -> None:
-    """Waits for a calm machine, with nothing left to write."""
+    """Wait until the machine is calm or the patience is spent, then write the system's dirty pages to disk."""
     while run.patience_s > 0 and others_share_now(LOOK_S) > CALM:
         run.patience_s -= LOOK_S
-    # What another station left for the system to write would be written during this one's commits.
+    # Dirty pages of another station would otherwise be written during this station's commits.
     os.sync()
 
 
 def tried(run: Run, measure: Callable[[], dict[str, Any]], least: int = TRIES) -> list[dict[str, Any]]:
-    """Measures; the tries that somebody else used little of the machine in, or the one in which he used it least."""
+    """Measure repeatedly; return the calm tries, or the least disturbed one if none was calm."""
     tries = list[dict[str, Any]]()
     while len(tries) < least or (len(tries) < TRIES_MAX and run.patience_s > 0 and min(map(_others, tries)) > CALM):
         calm_down(run)
@@ -131,7 +139,7 @@ def _others(numbers: dict[str, Any]) -> float:
 
 
 def closed(run: Run, station: Station, in_flight: int, on_body: OnBody | None = None) -> list[dict[str, Any]]:
-    """Purchases in a closed loop, and what one of them cost."""
+    """Return the results of purchases in a closed loop, with the costs of one purchase."""
     return tried(run, partial(_closed_once, run, station, in_flight, on_body))
 
 
@@ -143,14 +151,14 @@ def _closed_once(run: Run, station: Station, in_flight: int, on_body: OnBody | N
             station.place, requests, in_flight, run.seconds, warm_s=run.warm_s, check=APPROVED, edge=meter.edge, on_body=on_body
         )
     )
-    # What grew during the warm-up is not of the requests that are counted.
+    # The size covers the warm-up too, so only the share of the counted seconds belongs to the counted requests.
     grown = (size_of(station.seeded.address) - before) * run.seconds / (run.seconds + run.warm_s)
     costs = meter.costs(len(result.latency))
     return numbers_of(result) | costs | {"stored_bytes": grown / max(1, len(result.latency))}
 
 
 def _quietly(load: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Runs a load without the garbage collector, whose pauses would be taken for the server's."""
+    """Run a load without the garbage collector, because its pauses would count as latency of the server."""
     gc.collect()
     gc.disable()
     try:
@@ -163,7 +171,7 @@ def _quietly(load: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
 
 
 def yardstick(run: Run) -> None:
-    """pgbench with 32 clients and with one."""
+    """Measure pgbench with 32 clients and with one."""
     for clients in (32, 1):
         run.say(f"pgbench, {clients} clients", None)
         dsn = run.yard.pgbench()
@@ -176,7 +184,7 @@ def _pgbench_once(run: Run, dsn: str, clients: int) -> dict[str, Any]:
 
 
 def straightforward(run: Run) -> None:
-    """The baseline over HTTP."""
+    """Measure the baseline over HTTP."""
     station = run.yard.baseline()
     for in_flight in (1, 64):
         run.say(f"baseline, {in_flight} in flight", None)
@@ -191,19 +199,19 @@ def _baseline_once(run: Run, station: BaselineStation, in_flight: int) -> dict[s
 
 
 def main_store(run: Run) -> None:
-    """Closed loop on the main store, both databases."""
+    """Measure closed loops on the main store of both databases."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
         run.purchased[kind] = []
         for in_flight in IN_FLIGHT:
             run.say(f"{kind}, {in_flight} in flight", None)
-            # More purchases follow than a process keeps.
+            # The purchases of the later loops displace these from the server's cache.
             on_body = keeping(run.purchased[kind]) if in_flight == BEFORE_MANY else None
             run.keep(f"{kind} {in_flight}", *closed(run, station, in_flight, on_body))
 
 
 def scale(run: Run) -> None:
-    """The smallest store, and the largest with a past."""
+    """Measure the smallest store, and the largest store with stored transactions."""
     for kind in KINDS:
         for name in ("small", "full"):
             station = run.yard.station(kind, name)
@@ -213,7 +221,7 @@ def scale(run: Run) -> None:
 
 
 def workers(run: Run) -> None:
-    """Two processes on one PostgreSQL."""
+    """Measure two server processes on one PostgreSQL."""
     station = run.yard.station("postgres", "workers")
     for in_flight in (64, 256):
         run.say(f"postgres, two workers, {in_flight} in flight", None)
@@ -221,9 +229,9 @@ def workers(run: Run) -> None:
 
 
 def sources(run: Run) -> None:
-    """Every card on one funding source, and each product on its own.
+    """Measure one funding source for all card products, and one source for each.
 
-    What is to be told apart is smaller than what the machine does between two measurements, so each has four, in turn.
+    The difference is smaller than the noise between two measurements, so each store is measured four times, alternately.
     """
     for name in ("one-source", "own-sources", "own-sources", "one-source") * 2:
         station = run.yard.station("postgres", name)
@@ -232,7 +240,7 @@ def sources(run: Run) -> None:
 
 
 def controls(run: Run) -> None:
-    """No velocity controls, ten and ninety that all apply, and a thousand of other users."""
+    """Measure no velocity controls, 10 and 90 that apply to every purchase, and 1,000 of other users."""
     for kind in KINDS:
         for name in CONTROLS:
             station = run.yard.station(kind, name)
@@ -241,7 +249,7 @@ def controls(run: Run) -> None:
 
 
 def follow_ups(run: Run) -> None:
-    """Purchases, and then the message that follows each of them exactly once; and clearings of purchases that are long ago."""
+    """Measure purchases with exactly one following message each, and clearings of older purchases."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
         for name, (path, extra_fields) in FOLLOW_UPS.items():
@@ -255,10 +263,10 @@ def follow_ups(run: Run) -> None:
 
 
 def _follow_once(run: Run, station: Station, path: str, extra_fields: bytes) -> dict[str, Any]:
-    """Purchases, and what follows each of them; disturbed as much as the more disturbed of the two."""
+    """Measure purchases and their following messages. The larger share of other processes counts for both."""
     tokens = list[bytes]()
     purchased = _followed(station, station.purchases(run.number), max(1.0, run.seconds / 2), keeping(tokens))
-    # Or what follows would pay for writing the purchases, which themselves began with nothing left to write.
+    # Otherwise dirty pages of the purchases would be written during the following messages.
     os.sync()
     followed = _followed(station, _follow(tokens, path, extra_fields))
     share = max(purchased["others_share"], followed["others_share"])
@@ -266,7 +274,7 @@ def _follow_once(run: Run, station: Station, path: str, extra_fields: bytes) -> 
 
 
 def _late_once(run: Run, station: Station, purchased: list[bytes]) -> dict[str, Any]:
-    """Clears some of the purchases, which are cleared no second time."""
+    """Clear some of the purchases and remove them from the list, so that none is cleared twice."""
     count = int(max(1.0, run.seconds / 2) * LATE_PER_S)
     tokens, purchased[:] = purchased[:count], purchased[count:]
     return _followed(station, _follow(tokens, *FOLLOW_UPS["clearing"]))
@@ -280,7 +288,7 @@ def _follow(tokens: list[bytes], path: str, extra_fields: bytes) -> NextRequest:
 def _followed(
     station: Station, requests: NextRequest, seconds: float | None = None, on_body: OnBody | None = None
 ) -> dict[str, Any]:
-    """What 64 in flight reach, for a time or until all are sent."""
+    """Measure 64 requests in flight, for a time or until all requests are sent."""
     meter = station.meter()
     load = partial(closed_loop, check=APPROVED, on_body=on_body, edge=meter.edge)
     result = _quietly(partial(load, station.place, requests, 64, seconds))
@@ -288,7 +296,7 @@ def _followed(
 
 
 def keeping(tokens: list[bytes]) -> OnBody:
-    """Takes the tokens out of purchases' answers."""
+    """Return a function that appends the transaction token of each answer to the list."""
 
     def keep(body: bytes) -> None:
         start = body.index(b'"token":"') + 9
@@ -298,7 +306,7 @@ def keeping(tokens: list[bytes]) -> OnBody:
 
 
 def open_loops(run: Run) -> None:
-    """Latency against rate, and what happens beyond the peak."""
+    """Measure latency against rate, and an overload."""
     for kind in KINDS:
         station = run.yard.station(kind, "main")
         peak = _peak(run, kind, station)
@@ -309,7 +317,7 @@ def open_loops(run: Run) -> None:
             run.keep(f"{kind} open {share:g}", *tries)
             half_ms = median(numbers["p99_ms"] for numbers in tries) if share == AFTER_OVERLOAD else half_ms
         run.say(f"{kind}, open loop at {OVERLOAD:.0%} of {peak:,.0f}/s", None)
-        # So long a measurement meets whatever rhythm the system has, however often it is tried.
+        # One try only: it is long enough to include the periodic work of the operating system.
         calm_down(run)
         run.keep(f"{kind} overload", _overload_once(run, station, peak, half_ms))
 
@@ -325,7 +333,7 @@ def _rung_once(run: Run, station: Station, rate: float) -> dict[str, Any]:
 
 
 def _peak(run: Run, kind: str, station: Station) -> float:
-    """The best rate of this round's closed loops."""
+    """Return the highest rate of this round's closed loops."""
     if all(run.rate_of(f"{kind} {in_flight}") is None for in_flight in IN_FLIGHT):
         run.keep(f"{kind} 256", *closed(run, station, 256))
     return max(rate for in_flight in IN_FLIGHT if (rate := run.rate_of(f"{kind} {in_flight}")) is not None)
@@ -347,7 +355,7 @@ def _open(run: Run, station: Station, phases: list[tuple[float, float]], connect
 
 
 def _overload_once(run: Run, station: Station, peak: float, half_ms: float) -> dict[str, Any]:
-    """Twice the peak, then half of it: every request must be answered in time or refused at once, and then all is as before."""
+    """Measure twice the peak and then half of it: answers, refusals, and the time until the p99 is normal again."""
     phases = [(peak * OVERLOAD, run.open_s), (peak * AFTER_OVERLOAD, max(6.0, 2 * run.open_s))]
     meter = station.meter()
     meter.edge()
@@ -379,4 +387,4 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "scale": scale,
     "open": open_loops,
 }
-"""By the names that `--only` takes."""
+"""The groups by their names in `--only`."""

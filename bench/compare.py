@@ -1,4 +1,4 @@
-"""Two runs side by side: `python -m bench.compare BEFORE.json AFTER.json`."""
+"""Comparison of two runs: `python -m bench.compare BEFORE.json AFTER.json`."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from bench.report import changes, read
 
 
 def main(before: str, after: str) -> None:
-    """Prints what changed."""
+    """Print goals and rates of both runs with their changes."""
     Console().print(Markdown(changes(read(Path(before)), read(Path(after)))))
 
 

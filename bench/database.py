@@ -1,4 +1,4 @@
-"""The databases of a run: one durable PostgreSQL for everybody, SQLite files on the same disk, and quick copies of both."""
+"""Databases of a run: one durable PostgreSQL for all stations, SQLite files on the same disk, and fast copies of both."""
 
 import ctypes
 import mmap
@@ -15,44 +15,44 @@ from tests.support.postgres import TestPostgres, with_database
 SETTINGS = {
     "shared_buffers": "6GB",
     "max_wal_size": "8GB",
-    # None within a run of a few minutes: a checkpoint in one round and not in the next would be noise.
+    # Longer than a round: a checkpoint in some rounds only would be noise.
     "checkpoint_timeout": "30min",
     "max_connections": "200",
 }
-"""Of the server, beside PostgreSQL's own defaults; fsync and synchronous_commit stay on."""
+"""Settings that differ from PostgreSQL's defaults; fsync and synchronous_commit stay on."""
 
 
 PAGE = 4_096
 _held: list[tuple[mmap.mmap, ctypes.c_char]] = []
-"""What is held in memory until this process ends."""
+"""Mapped files that stay in memory until this process ends."""
 
 HOT_TABLES = ["holders", "cards", "users", "transactions", "journal"]
 
 
 def start_postgres() -> TestPostgres:
-    """The server that everything in a run shares, as durable as in production."""
+    """Start the PostgreSQL server that all stations share, with the durability of production."""
     return TestPostgres(durable=True, settings=SETTINGS)
 
 
 def settings_of(postgres: TestPostgres) -> dict[str, str]:
-    """What the server says of itself, for the report."""
+    """Return the server's version and settings for the report."""
     names = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", *SETTINGS)
     with psycopg.connect(postgres.dsn) as db:
         return {name: str(db.execute("SELECT current_setting(%s)", (name,)).fetchone()[0]) for name in names}  # type: ignore[index]
 
 
 def name_of(dsn: str) -> str:
-    """The database's name in a DSN."""
+    """Return the name of the database in a DSN."""
     return dsn.rpartition("/")[2]
 
 
 def is_sqlite(address: str) -> bool:
-    """Whether the address is a file."""
+    """Return True if the address is a file."""
     return "://" not in address
 
 
 def copy_database(postgres: TestPostgres, address: str, folder: Path) -> str:
-    """A copy of a database that nobody is connected to, by file: seconds for gigabytes."""
+    """Copy the files of a database without connections and return the copy's address. Gigabytes take seconds."""
     if is_sqlite(address):
         target = folder / f"{uuid4().hex}.db"
         shutil.copyfile(address, target)
@@ -66,9 +66,9 @@ def copy_database(postgres: TestPostgres, address: str, folder: Path) -> str:
 
 
 def prewarm(address: str) -> None:
-    """Reads what is read for each purchase into memory, where it is on a server that has been at work for a day.
+    """Load the data that each purchase reads into memory, as on a server that has run for a day.
 
-    PostgreSQL has its buffers for that; of SQLite's file the system keeps what it likes, so we see to it that it likes all.
+    PostgreSQL keeps it in its buffers. For SQLite the system could drop pages of the file, so this process locks all of them.
     """
     if is_sqlite(address):
         _hold_in_memory(Path(address))
@@ -84,24 +84,24 @@ def prewarm(address: str) -> None:
 
 def _hold_in_memory(file: Path) -> None:
     if file.stat().st_size > _free_bytes() // 2:
-        # Better a cold file than no machine.
+        # A larger file would leave the processes too little memory, so it stays cold.
         return
     with file.open("r+b") as opened:
         mapped = mmap.mmap(opened.fileno(), 0)
     held = ctypes.c_char.from_buffer(mapped)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlock(ctypes.byref(held), ctypes.c_size_t(len(mapped))) != 0:
-        # Not allowed to: read once is better than nothing.
+        # Without permission to lock memory, read each page once.
         for start in range(0, len(mapped), PAGE):
             mapped[start]
     _held.append((mapped, held))
 
 
 def warm_log(address: str) -> None:
-    """Reads SQLite's log into memory again, where it is while a server is at work; PostgreSQL writes its own by whole pages.
+    """Read SQLite's log into memory, where it is while a server runs. PostgreSQL writes its log in whole pages.
 
-    A system that gives memory back takes what nobody used for a minute, and a page of a file that is written over in part
-    must first be read: with the log gone half of the peak had a p99 of 15 ms instead of 7.
+    The system reclaims pages that were not used for a minute, and must read a page before it overwrites a part of it.
+    Without the log in memory, the p99 at half of the peak was 15 ms instead of 7 ms.
     """
     log = Path(f"{address}-wal")
     if is_sqlite(address) and log.exists():
@@ -116,7 +116,7 @@ def _free_bytes() -> int:
 
 
 def settle(postgres: TestPostgres, address: str) -> None:
-    """Brings everything that was seeded to its place, so that no measurement pays for it."""
+    """Checkpoint, and on PostgreSQL vacuum and analyze, so that no measurement includes this work."""
     if is_sqlite(address):
         connection = connect_sqlite(address)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -129,7 +129,7 @@ def settle(postgres: TestPostgres, address: str) -> None:
 
 
 def size_of(address: str) -> int:
-    """Bytes of the database with its indexes, without its log."""
+    """Return the bytes of the database with its indexes, without its log."""
     if is_sqlite(address):
         return Path(address).stat().st_size
     with psycopg.connect(address) as db:

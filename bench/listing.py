@@ -1,7 +1,7 @@
-"""What a page of a long list costs: `python -m bench.listing` compares programs with little and with much in their past.
+"""Cost of a page of a long list: `python -m bench.listing` compares programs with few and with many stored transactions.
 
-The first page, pages in the middle by number, and pages one after the other, over HTTP, on both databases. What it stores is
-removed at the end. The figures are ratios, so that they mean something on any machine.
+It reads the first page, random pages in the middle, and successive pages, over HTTP, on both databases. It removes its
+databases at the end. The ratios are comparable between machines.
 """
 
 import random
@@ -24,20 +24,20 @@ from tests.support.postgres import TestPostgres
 from tests.support.server import Client, RunningServer
 
 EngineRequest = Callable[[], float]
-"""Sends one request and tells how many seconds its answer took."""
+"""A function that sends one request and returns the seconds until its answer."""
 
 CARDS = 1_000
 TRIES = 60
 WARM = 5
-"""Tries that do not count: the first one counts the blocks of a long list, once for a process."""
+"""Tries that do not count: the first one counts the blocks of a long list, once per process."""
 WINDOW = {"start_date": "2000-01-01", "state": "ALL"}
-"""Everything that there is; the default is thirty days."""
+"""Query for all transactions; the default window is 30 days."""
 
 
 def main(
     *, small: Annotated[int, typer.Option()] = 1_000, large: Annotated[int, typer.Option()] = 1_000_000,
 ) -> None:  # fmt: skip
-    """Prints medians in milliseconds for a small and a large past, and their ratio."""
+    """Print medians in milliseconds for few and for many stored transactions, and their ratio."""
     for kind in ("sqlite", "postgres"):
         with TemporaryDirectory(prefix="cardwright-listing-") as folder, start_postgres() as postgres, ExitStack() as stack:
             sides = [_open(stack, _stored(kind, postgres, Path(folder), stored), stored) for stored in (small, large)]
@@ -55,14 +55,14 @@ def _stored(kind: str, postgres: TestPostgres, folder: Path, stored: int) -> str
 
 
 def _open(stack: ExitStack, address: str, stored: int) -> dict[str, EngineRequest]:
-    """Requests by what they are, on a server that stays open until the end."""
+    """Return requests by name, on a server that runs until the stack closes."""
     client = stack.enter_context(stack.enter_context(RunningServer(db=address, env=ENVIRONMENT)).client())
-    # A transaction of JIT Funding is listed with its load, so there are about twice as many entries.
+    # Each JIT load is a list entry too: the list has about twice as many entries as transactions, so this is its middle.
     middle = stored - stored % 10
     drawn = random.Random(stored)
     spread = max(1, stored // 4)
     places = iter(drawn.randrange(middle - spread, middle + spread) for _ in range(10_000))
-    # Round a short list as often as it takes; a long one is never left.
+    # A short list repeats. A long list has more pages than this run reads.
     pages = cycle(range(middle, middle + min(spread, 10_000), 10))
     return {
         "first page": partial(_once, client),
@@ -84,7 +84,7 @@ def _once(client: Client, **query: object) -> float:
 
 
 def _medians(little: EngineRequest, much: EngineRequest) -> tuple[float, float]:
-    """Of both sides, asked in turn: a busy moment of the machine touches both."""
+    """Return the medians of both sides. They alternate, so that a busy moment of the machine affects both."""
     tries = [(little(), much()) for _ in range(WARM + TRIES)][WARM:]
     return statistics.median(little_s for little_s, _ in tries), statistics.median(much_s for _, much_s in tries)
 

@@ -1,8 +1,8 @@
-"""The load generator: raw HTTP/1.1 over asyncio, because a client library costs more than the server it measures.
+"""Load generator: raw HTTP/1.1 over asyncio, because a client library costs more than the server that it measures.
 
-Closed loop: ``in_flight`` connections, each sends its next request when the last one is answered. Open loop: requests
-leave at their appointed times whether or not earlier ones were answered, and latency counts from the appointed time, so
-that a stalled server cannot hide its stall (coordinated omission).
+Closed loop: ``in_flight`` connections, each of which sends its next request after the answer to the last one. Open loop:
+requests leave at their scheduled times, even if earlier ones have no answer yet. Latency counts from the scheduled time, so
+a stall of the server delays all requests that are due meanwhile (no coordinated omission).
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from typing import NamedTuple, cast
 
 NS = 1_000_000_000
 GIVE_UP_S = 30
-"""How long after the last request an answer is waited for; what has not come by then is lost."""
+"""Maximum wait for answers after the last request, in seconds. Requests without an answer by then are lost."""
 
 REFUSED = (429, 503)
-"""Statuses that mean: not now."""
+"""Statuses of a refusal: too many requests, service unavailable."""
 
 NextRequest = Callable[[], bytes | None]
-"""The next request, None when there is none left."""
+"""A function that returns the next request, or None if there is none left."""
 
 
 class Place(NamedTuple):
-    """Where a server listens."""
+    """The address of a server."""
 
     host: str
     port: int
@@ -36,10 +36,10 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Result:
-    """What a run saw, a column for each fact: when a request was due, how long its answer took (ns), and its status.
+    """The answers of a run in columns: the due time of the request, its latency (ns), and the status.
 
-    ``declined`` counts 2xx answers without the text that was looked for, ``lost`` requests that got no answer, and
-    ``late`` says how much later than appointed the generator itself sent a request (ns).
+    ``declined`` counts 2xx answers without the expected text, and ``lost`` counts requests without an answer.
+    ``late`` has the delay between the scheduled time of a request and its sending (ns).
     """
 
     due: "array[int]" = field(default_factory=lambda: array("q"))
@@ -52,44 +52,44 @@ class Result:
     seconds: float = 0.0
 
     def add(self, due: int, now: int, status: int) -> None:
-        """Takes one answer."""
+        """Add one answer."""
         self.due.append(due)
         self.latency.append(now - due)
         self.status.append(status)
 
     @property
     def statuses(self) -> dict[int, int]:
-        """How many answers had each status."""
+        """Number of answers by status."""
         return {status: self.status.count(status) for status in sorted(set(self.status))}
 
     @property
     def succeeded(self) -> int:
-        """Answers of 2xx."""
+        """Number of 2xx answers."""
         return sum(count for status, count in self.statuses.items() if status < 300)
 
     @property
     def per_second(self) -> float:
-        """Answers of 2xx in a second."""
+        """Number of 2xx answers per second."""
         return self.succeeded / self.seconds if self.seconds else 0.0
 
     def latencies_ms(self, begin: int = 0, end: int = 1 << 62, *, refused: bool | None = None) -> list[float]:
-        """Latencies of the requests that were due in [begin, end), sorted; of all, of refused ones or of the others."""
+        """Return the sorted latencies of the requests due in [begin, end): all, only refused ones, or only the others."""
         rows = zip(self.due, self.latency, self.status, strict=True)
         wanted = (row for row in rows if begin <= row[0] < end and (refused is None or (row[2] in REFUSED) is refused))
         return sorted(latency / 1e6 for _, latency, _ in wanted)
 
     def quantile_ms(self, share: float) -> float:
-        """The latency that this share of the requests stayed within, in milliseconds."""
+        """Return the latency in milliseconds that this share of the requests does not exceed."""
         return quantile(self.latencies_ms(), share)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that this share of sorted values does not exceed; 0 when there are none."""
+    """Return the value that this share of the sorted values does not exceed, or 0 if there are none."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """A keep-alive connection with at most one request in flight."""
 
     def __init__(self, answered: Callable[["Connection", int, bytes], None], broke: Callable[["Connection"], None]) -> None:
         self._answered, self._broke = answered, broke
@@ -100,30 +100,30 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        # uvloop's transports are not of asyncio's class.
+        """Store the transport."""
+        # uvloop's transports do not inherit from asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
         self.is_open = True
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The server or we closed it; a request under way is lost."""
+        """Report a request in flight as lost. The server or the generator has closed the connection."""
         self.is_open = False
         if self.is_busy:
             self._broke(self)
 
     def send(self, request: bytes, due: int) -> None:
-        """Sends a request; ``due`` is the instant from which its latency counts."""
+        """Send a request. Its latency counts from ``due``."""
         assert self.transport is not None
         self.due, self.is_busy = due, True
         self.transport.write(request)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         if self.transport is not None:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Collects an answer; its length is in its head."""
+        """Collect the bytes of an answer. Its length is in the header content-length."""
         self._buffer = self._buffer + data if self._buffer else data
         head_end = self._buffer.find(b"\r\n\r\n")
         if head_end < 0:
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
 
 
 class _Closed:
-    """One closed run. Answers that arrive in the window [begin, end) count; nothing is sent after its end."""
+    """A run of the closed loop. Answers that arrive in the window [begin, end) count. After its end it sends no request."""
 
     def __init__(self, next_request: NextRequest, check: bytes, on_body: Callable[[bytes], None] | None) -> None:
         self.result = Result()
@@ -200,10 +200,10 @@ async def closed_loop(
     on_body: Callable[[bytes], None] | None = None,
     edge: Callable[[], None] | None = None,
 ) -> Result:
-    """Keeps ``in_flight`` requests under way for a time, or until there are none left.
+    """Keep ``in_flight`` requests in flight for a time, or until there are none left.
 
-    The first ``warm_s`` seconds do not count. ``check`` must be in every body, or it counts as declined; ``on_body`` gets
-    the bodies of successful answers. ``edge`` is called, in a thread, at the beginning and at the end of what counts.
+    The first ``warm_s`` seconds do not count. A 2xx answer without ``check`` in its body counts as declined. ``on_body`` gets
+    the bodies of successful answers. A thread calls ``edge`` at the beginning and at the end of the counted time.
     """
     loop = asyncio.get_running_loop()
     run = _Closed(next_request, check, on_body)
@@ -234,7 +234,7 @@ async def closed_loop(
 
 
 class _Open:
-    """One open run: connections are opened as they are needed, up to a limit; beyond it requests wait, and their wait counts."""
+    """A run of the open loop. It opens connections on demand, up to a limit. Beyond it, requests wait, and the wait counts."""
 
     def __init__(self, place: Place, next_request: NextRequest, connections_max: int, check: bytes) -> None:
         self.result = Result()
@@ -249,7 +249,7 @@ class _Open:
         self.under_way = 0
 
     def want(self, due: int) -> None:
-        """Sends a request now, if a connection is free, else as soon as one is."""
+        """Send a request now if a connection is free, else as soon as one is free."""
         while self._free:
             if (connection := self._free.pop()).is_open:
                 self._send(connection, due)
@@ -262,11 +262,11 @@ class _Open:
             task.add_done_callback(self._opening.discard)
 
     async def open(self) -> None:
-        """Opens one more connection and puts it to use."""
+        """Open one more connection and use it."""
         try:
             _, connection = await self.loop.create_connection(lambda: Connection(self.answered, self.broke), *self._place)
         except OSError:
-            # The server takes no more: the request keeps waiting for one of the others.
+            # The server accepts no more connections: the request waits for one of the others.
             return
         self._connections.add(connection)
         self._release(connection)
@@ -318,9 +318,9 @@ async def open_loop(
     check: bytes = b"",
     seed: int = 1,
 ) -> Result:
-    """Sends at random (Poisson) instants: ``phases`` are pairs of requests a second and seconds, one after the other.
+    """Send requests at random (Poisson) times. ``phases`` are successive pairs of requests per second and seconds.
 
-    ``connections`` are opened beforehand, more of them when requests find none free.
+    ``connections`` are opened beforehand, and more of them when no connection is free.
     """
     rng = random.Random(seed)
     run = _Open(place, next_request, connections_max, check)
@@ -334,7 +334,7 @@ async def open_loop(
             if (left := due - time.monotonic_ns()) > 0:
                 await asyncio.sleep(left / NS)
             elif (behind := behind + 1) % 64 == 0:
-                # Behind time, yet answers must be read.
+                # Behind schedule the loop never sleeps, so it yields here to read answers.
                 await asyncio.sleep(0)
             run.want(due)
         due = end
@@ -348,7 +348,10 @@ async def open_loop(
 
 
 def normal_after_ms(result: Result, since: int, limit_ms: float, window_ns: int = NS // 4) -> float:
-    """How long after ``since`` the p99 of every further quarter second stays within a limit; inf when it never does."""
+    """Return the milliseconds from ``since`` until the p99 of each later window is within the limit, or inf if it never is.
+
+    A window is a quarter of a second by default.
+    """
     pairs = sorted((due, latency) for due, latency in zip(result.due, result.latency, strict=True) if due >= since)
     last_bad = None
     last_due = pairs[-1][0] if pairs else since
@@ -368,7 +371,7 @@ TOKEN_SIZE = 36
 
 
 def post(path: str, body: bytes, credentials: tuple[str, str]) -> bytes:
-    """The bytes of a POST."""
+    """Return the bytes of a POST request."""
     token = base64.b64encode(":".join(credentials).encode()).decode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {token}\r\n"
@@ -378,7 +381,7 @@ def post(path: str, body: bytes, credentials: tuple[str, str]) -> bytes:
 
 
 def purchases(tokens: bytes, credentials: tuple[str, str], seed: int = 1) -> NextRequest:
-    """Requests for purchases on cards drawn evenly. ``tokens`` are the cards' tokens, 36 characters each, without a gap."""
+    """Return purchases on evenly drawn cards. ``tokens`` are the cards' tokens, 36 characters each, without a separator."""
     count, draw = len(tokens) // TOKEN_SIZE, random.Random(seed).random
     before, after = _around(post("/v3/simulate/authorization", purchase(b"?" * TOKEN_SIZE), credentials))
 
@@ -390,7 +393,7 @@ def purchases(tokens: bytes, credentials: tuple[str, str], seed: int = 1) -> Nex
 
 
 def one_each(tokens: Sequence[bytes], template: bytes) -> NextRequest:
-    """One request for each token, in order; ``template`` has 36 question marks in its place."""
+    """Return one request for each token, in order. ``template`` has 36 question marks in place of the token."""
     before, after = _around(template)
     left = iter(tokens)
 
@@ -402,12 +405,12 @@ def one_each(tokens: Sequence[bytes], template: bytes) -> NextRequest:
 
 
 def purchase(token: bytes) -> bytes:
-    """The body of a purchase of ten on a card."""
+    """Return the body of a purchase of 10.00 on a card."""
     return b'{"card_token":"%s","amount":10,"mid":"1234567890"}' % token
 
 
 def split(tokens: bytes, count: int | None = None) -> list[bytes]:
-    """Tokens one by one, at most ``count``."""
+    """Return the tokens as a list, at most ``count`` of them."""
     end = len(tokens) if count is None else min(len(tokens), count * TOKEN_SIZE)
     return [tokens[offset : offset + TOKEN_SIZE] for offset in range(0, end, TOKEN_SIZE)]
 

@@ -1,4 +1,4 @@
-"""What a run costs: processor time of each side, log, syncs, memory, and how much of the machine somebody else used."""
+"""Meters of a run: CPU time of each side, write-ahead log, syncs, memory, and the machine's share that other processes used."""
 
 import os
 import time
@@ -16,7 +16,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A line of the process table. ``cpu_s`` has the time of children that have ended and were waited for."""
+    """A row of the process table. ``cpu_s`` includes the CPU time of ended children that the process has waited for."""
 
     pid: int
     parent: int
@@ -24,7 +24,7 @@ class Process:
 
 
 def process_table() -> dict[int, Process]:
-    """Every process that there is now."""
+    """Return all running processes by id."""
     table = {}
     for folder in os.listdir("/proc"):
         if not folder.isdigit():
@@ -33,14 +33,14 @@ def process_table() -> dict[int, Process]:
             text = Path("/proc", folder, "stat").read_text()
         except OSError:
             continue
-        # The name may contain anything, but it ends with the last parenthesis.
+        # The name may contain any characters, parentheses too; the last parenthesis ends it.
         fields = text[text.rindex(")") + 2 :].split()
         table[int(folder)] = Process(int(folder), int(fields[1]), sum(map(int, fields[11:15])) / TICKS)
     return table
 
 
 def family_of(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
-    """The processes and all that descend from them."""
+    """Return the ids of the processes and of all their descendants."""
     children = defaultdict(list)
     for process in table.values():
         children[process.parent].append(process.pid)
@@ -54,16 +54,16 @@ def family_of(table: dict[int, Process], roots: Iterable[int]) -> set[int]:
 
 
 def machine_busy_s() -> float:
-    """Processor time that the whole machine has not been idle since some moment; what its host gave to others counts as well.
+    """Return the seconds of CPU time that the machine was not idle, from a fixed but arbitrary start. Stolen time counts too.
 
-    From its idle time: that is kept exactly, while what it spent on whom is guessed from what runs at each tick.
+    It uses the idle time, which the kernel counts exactly. The kernel estimates the other times from samples at each tick.
     """
     _user, _nice, _system, idle, iowait, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     return time.monotonic() * (os.cpu_count() or 1) - (int(idle) + int(iowait)) / TICKS
 
 
 def memory_mb(pids: Iterable[int], without: str) -> float:
-    """Resident memory of processes, but for the pages of a mapped file: these are the system's to keep or not."""
+    """Return the resident memory of processes without the pages of one mapped file, which the system may drop at any time."""
     total = 0
     for pid in pids:
         try:
@@ -81,7 +81,7 @@ def memory_mb(pids: Iterable[int], without: str) -> float:
 
 
 def written_bytes(pids: Iterable[int]) -> int:
-    """What processes have sent to a disk so far."""
+    """Return the bytes that the processes have written to disk so far."""
     total = 0
     for pid in pids:
         try:
@@ -93,7 +93,7 @@ def written_bytes(pids: Iterable[int]) -> int:
 
 
 def postmaster_of(dsn: str) -> int | None:
-    """The process that all of the server's processes descend from; None where they are on another machine."""
+    """Return the id of the server's postmaster, or None if the server runs on another machine."""
     with psycopg.connect(dsn) as db:
         row = db.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'").fetchone()
     process = process_table().get(row[0]) if row else None
@@ -101,7 +101,7 @@ def postmaster_of(dsn: str) -> int | None:
 
 
 def batches_of(root_url: str) -> tuple[float, float]:
-    """Commits and messages that a server counted so far."""
+    """Return the number of commits and of messages that a server has counted so far."""
     with urlopen(f"{root_url}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("cardwright_batch_messages_"))
@@ -109,7 +109,7 @@ def batches_of(root_url: str) -> tuple[float, float]:
 
 
 def others_share_now(seconds: float) -> float:
-    """How much of the machine is in use while we and ours rest: the share that others would take from a measurement."""
+    """Return the share of the machine that other processes use while the benchmark and its servers are idle."""
     before = machine_busy_s()
     time.sleep(seconds)
     return (machine_busy_s() - before) / seconds / (os.cpu_count() or 1)
@@ -117,7 +117,7 @@ def others_share_now(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All the meters at one instant."""
+    """The values of all meters at one instant."""
 
     time_s: float
     cpu_s: dict[str, float]
@@ -130,10 +130,10 @@ class Reading:
 
 
 class Meter:
-    """Reads the meters at the edges of a run: ``edge`` is called twice, then ``costs`` says what one request cost.
+    """Readings at both edges of a run: after two calls of ``edge``, ``costs`` returns the cost of one request.
 
-    ``roots`` are the processes of each side by name; ``dsn`` is the PostgreSQL whose log is looked at, ``root_url`` a
-    server of ours in one process, whose batches are counted.
+    ``roots`` are the processes of each side by name. ``dsn`` is the PostgreSQL whose write-ahead log is measured. ``root_url``
+    is a Cardwright server with one process, whose batches are counted.
     """
 
     def __init__(self, roots: dict[str, int], dsn: str | None = None, root_url: str | None = None) -> None:
@@ -142,10 +142,10 @@ class Meter:
         self._readings: list[Reading] = []
 
     def edge(self) -> None:
-        """Takes a reading."""
+        """Take a reading."""
         table = process_table()
         families = {name: family_of(table, [pid]) for name, pid in self._roots.items()}
-        # The servers descend from this process too; what is theirs is not the generator's.
+        # The servers are descendants of this process too. Their time does not count as the generator's.
         families["generator"] -= set().union(*(pids for name, pids in families.items() if name != "generator"))
         cpu_s = {name: sum(table[pid].cpu_s for pid in pids) for name, pids in families.items()}
         wal = self._wal() if self._dsn is not None else (0, 0, 0)
@@ -154,7 +154,7 @@ class Meter:
         self._readings.append(Reading(time.monotonic(), cpu_s, machine_busy_s(), *wal, batches, written))
 
     def costs(self, requests: int) -> dict[str, float]:
-        """What one of the requests between the edges cost; shares are of the whole machine."""
+        """Return the cost of one request between the first and the last reading. Shares are of the whole machine."""
         first, last = self._readings[0], self._readings[-1]
         seconds, count = last.time_s - first.time_s, max(1, requests)
         spent = {name: last.cpu_s[name] - first.cpu_s[name] for name in first.cpu_s}

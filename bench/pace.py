@@ -1,7 +1,7 @@
-"""How fast this interpreter is: prints microseconds and its path; exits 1 when it is too old for us or lacks a module we need.
+"""Speed of this interpreter: prints microseconds and its path; exits 1 if it is older than 3.11 or lacks a required module.
 
-The Makefile asks every Python that it finds and takes the fastest. One that was compiled without profile-guided optimization,
-as pyenv does unless told otherwise, takes a third more time for the same purchase than the same version from Debian.
+The Makefile runs this with every Python that it finds and selects the fastest. An interpreter compiled without profile-guided
+optimization, the default of pyenv, takes a third more time for the same purchase than the same version from Debian.
 """
 
 import os
@@ -12,11 +12,11 @@ import time
 import tomllib
 
 NEEDED = (sqlite3, ssl, tomllib)
-"""What some Pythons were compiled without; the last one came with 3.11."""
+"""Modules that some interpreters lack. ``tomllib`` exists since 3.11."""
 
 
 class _Purse:
-    """Something with attributes and a method, as most of our code is."""
+    """An object with attributes and a method, like most of the package's code."""
 
     __slots__ = ("held", "ledger")
 
@@ -24,12 +24,12 @@ class _Purse:
         self.ledger, self.held = ledger, held
 
     def available(self, credit: int) -> int:
-        """What is left."""
+        """Return the available balance."""
         return self.ledger - self.held + credit
 
 
 def pace_us(rounds: int = 9, steps: int = 4_000) -> int:
-    """The best of some short runs of ordinary code, in microseconds."""
+    """Return the shortest time of ``rounds`` runs of ordinary code, in microseconds."""
     best = 1 << 62
     for _ in range(rounds):
         began, entries = time.perf_counter_ns(), dict[int, tuple[int, str]]()

@@ -1,4 +1,4 @@
-"""pgbench, the yardstick: TPC-B-like transactions on the very server that we run on, prepared, over the same TCP."""
+"""pgbench for comparison: TPC-B-like transactions with prepared statements, on the same PostgreSQL server over the same TCP."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ SCALE = 50
 
 
 def program() -> Path:
-    """Where pgbench is: beside the server's own programs. Raises FileNotFoundError."""
+    """Return the path of pgbench, in the folder of the server's programs. Raises FileNotFoundError."""
     path = find_binaries() / "pgbench"
     if not path.exists():
         raise FileNotFoundError(f"{path} (Debian: apt-get install postgresql-contrib)")
@@ -22,12 +22,12 @@ def program() -> Path:
 
 
 def initialize(dsn: str, scale: int) -> None:
-    """Makes pgbench's tables; with fewer branches than clients these would queue for the branches' rows."""
+    """Create pgbench's tables. With fewer branches than clients, the clients would queue for the branches' rows."""
     subprocess.run([program(), "-i", "-q", "-s", str(scale), dsn], check=True, capture_output=True)
 
 
 def run(dsn: str, clients: int, seconds: float, meter: Meter) -> dict[str, float]:
-    """Transactions a second, their latencies in milliseconds, and what one cost."""
+    """Run pgbench; return transactions per second, latencies in milliseconds, and the costs of one transaction."""
     with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
         command: list[str | Path] = [program(), "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(2, clients))]
         command += ["-T", str(max(1, round(seconds))), "-l", "--log-prefix", f"{folder}/log", dsn]
@@ -43,7 +43,7 @@ def run(dsn: str, clients: int, seconds: float, meter: Meter) -> dict[str, float
 
 
 def _latencies(folder: Path) -> "array[int]":
-    """Microseconds: the third column of the log."""
+    """Return the latencies in microseconds, the third column of the log."""
     latencies = array("q")
     for file in folder.iterdir():
         with file.open() as lines:

@@ -1,4 +1,4 @@
-"""Where the time goes: a sampling profile of the server under load, its flame graph, and the statements that a batch needs."""
+"""Profile: samples of the server under load by part and function, a flame graph, and the statements of a batch."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ from tests.support.server import RunningServer
 
 SAMPLES_PER_S = 200
 
-# The first of these that the innermost frames, going outwards, belong to says what a sample was spent on.
+# The innermost frame that matches an entry determines the part of a sample. For one frame, the first match counts.
 PARTS = (
     ("HTTP: uvicorn, httptools", ("uvicorn/", "starlette/")),
     ("HTTP: Cardwright (credential, route, body)", ("edges/http/", "resources/common/route.py", "kit/vault.py", "vault.py")),
@@ -42,11 +42,14 @@ PARTS = (
 LIBRARY = "event loop and the rest"
 
 WAITING = ("_worker (concurrent/", "wait (threading.py", "Condition.wait (threading.py", "Event.wait (threading.py")
-"""Where idle threads stand; py-spy takes some of them for busy."""
+"""Innermost frames of idle threads. py-spy counts some of them as busy."""
 
 
 def profile(run: Run, folder: Path, name: str) -> dict[str, Any]:
-    """Profiles both databases at 64 in flight; flame graphs are left in the folder. Empty where py-spy may not look."""
+    """Profile both databases at 64 in flight and write flame graphs to the folder.
+
+    The result has no profile of a database if py-spy is missing or fails.
+    """
     results: dict[str, Any] = {}
     for kind in ("postgres", "sqlite"):
         station = run.yard.station(kind, "main")
@@ -62,7 +65,7 @@ def profile(run: Run, folder: Path, name: str) -> dict[str, Any]:
 
 
 def _sampled(run: Run, station: Station) -> list[tuple[list[str], int]] | None:
-    """Stacks of the server while it is under load, outermost frame first, each with its samples."""
+    """Return stacks of the server under load with sample counts, outermost frame first. None if py-spy fails or is missing."""
     target = run.yard.folder / "stacks.txt"
     spy = shutil.which("py-spy", path=str(Path(sys.executable).parent))
     if spy is None:
@@ -82,7 +85,7 @@ def _sampled(run: Run, station: Station) -> list[tuple[list[str], int]] | None:
 
 
 def _short(frame: str) -> str:
-    """`function (path)`, the path from our package or the library on, without the line."""
+    """Return `function (path)` without the line number; the path begins at the package or the library."""
     match = re.match(r"(.*) \((.*?)(?::\d+)?\)$", frame)
     if match is None:
         return frame
@@ -91,7 +94,7 @@ def _short(frame: str) -> str:
 
 
 def parts_of(stacks: Iterable[tuple[Sequence[str], int]]) -> dict[str, float]:
-    """Share of the samples by part."""
+    """Return the share of the samples by part, the largest first."""
     counts = Counter[str]()
     for stack, count in stacks:
         counts[_part(stack)] += count
@@ -109,7 +112,7 @@ def _part(stack: Sequence[str]) -> str:
 
 
 def functions_of(stacks: Iterable[tuple[Sequence[str], int]], shown: int = 40) -> list[tuple[str, float, float]]:
-    """Functions with the share of the samples in them alone, and in them and what they call; the costliest first."""
+    """Return the functions with the most samples, and their shares without and with the functions that they call."""
     self_counts, total_counts = Counter[str](), Counter[str]()
     for stack, count in stacks:
         self_counts[stack[-1]] += count
@@ -122,11 +125,11 @@ def functions_of(stacks: Iterable[tuple[Sequence[str], int]], shown: int = 40) -
 # --- The flame graph ----------------------------------------------------------------------
 
 WIDTH, ROW, LEAST = 1200, 16, 0.004
-"""Pixels, pixels, and the share below which a frame is not drawn: it would be four pixels wide."""
+"""Width of the graph and height of a row in pixels, and the smallest share of a frame that is drawn (about five pixels)."""
 
 
 def flame(stacks: Iterable[tuple[Sequence[str], int]], path: Path, title: str) -> None:
-    """A flame graph as a small SVG without scripts: widths are shares of the samples, the outermost frame is at the top."""
+    """Write a flame graph as SVG without scripts. Widths are shares of the samples; the outermost frame is at the top."""
     root = _tree(stacks)
     boxes = list[tuple[int, float, float, str]]()
     _lay_out(root, 0, 0.0, 1.0, boxes)
@@ -170,7 +173,7 @@ def _lay_out(node: _Tree, depth: int, left: float, share: float, boxes: list[tup
 
 
 def _colour(frame: str) -> str:
-    """Ours is warm, libraries are cool."""
+    """Return a warm colour for the package's frames and a cool one for libraries."""
     path = frame.rpartition("(")[2]
     ours = any(path.startswith(prefix) for prefix in ("edges/", "resources/", "core/", "engine/", "storage/", "outbox/", "kit/"))
     shade = sum(frame.encode()) % 30
@@ -185,7 +188,10 @@ def _escaped(text: str) -> str:
 
 
 def statements(run: Run) -> dict[str, float]:
-    """Statements and messages of one commit at 64 in flight, counted in PostgreSQL's log; empty on somebody else's server."""
+    """Return statements and messages per commit at 64 in flight, counted in PostgreSQL's log.
+
+    The result is empty if PostgreSQL was not started by the benchmark, because its log is not available then.
+    """
     postgres = run.yard.postgres
     if postgres.socket_dir is None:
         return {}
@@ -198,7 +204,7 @@ def statements(run: Run) -> dict[str, float]:
     with RunningServer(db=seeded.address, env=ENVIRONMENT) as server:
         station = Station(seeded, server, 1, None)
         station.warm()
-        # The log's lines of the warm-up must be out before we note where the file ends.
+        # The log must contain all lines of the warm-up before its size is read.
         time.sleep(0.2)
         begin, (commits, messages) = log.stat().st_size, batches_of(server.root_url)
         uvloop.run(closed_loop(station.place, station.purchases(1), 64, 1.0, check=APPROVED))

@@ -1,6 +1,6 @@
 """Publisher: `python -m bench.publish RESULTS.json` writes the tables and pictures of docs/reference/performance.md.
 
-What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is ours; the words around it are written by hand.
+It replaces the text between `<!-- begin NAME -->` and `<!-- end NAME -->`. The rest of the page is written by hand.
 """
 
 import shutil
@@ -16,12 +16,12 @@ FOLDER = PAGE.with_suffix("")
 
 
 def main(file: Path) -> None:
-    """Rewrites the page's own parts and the pictures."""
+    """Replace the generated parts of the page and the pictures."""
     results = read(file)
     page = PAGE.read_text(encoding="utf-8")
     for name, text in parts(results).items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        assert begin in page, f"the page has no place for {name}"
+        assert begin in page, f"the page has no marker {begin}"
         before, _, rest = page.partition(begin)
         page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(page, encoding="utf-8")
@@ -33,7 +33,7 @@ def main(file: Path) -> None:
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, str]:
-    """The page's own parts by name."""
+    """Return the generated parts of the page by name."""
     measured = results["measured"]
     return {
         "machine": machine_lines(results), "goals": goal_table(goals(results)), "rates": rate_table(measured),
@@ -43,7 +43,7 @@ def parts(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parts_table(profile: Mapping[str, Any]) -> str:
-    """CPU time of the server by part: microseconds of one authorization, and shares of the samples."""
+    """Return a table of CPU time by part of the server: microseconds per authorization, and shares of the samples."""
     kinds = [kind for kind in ("postgres", "sqlite") if kind in profile]
     names = {part: None for kind in kinds for part in profile[kind]["parts"]}
     rows = [(name, *(_share(profile[kind], name) for kind in kinds)) for name in names]
@@ -56,7 +56,7 @@ def _share(profile: Mapping[str, Any], part: str) -> str:
 
 
 def statement_line(profile: Mapping[str, Any]) -> str:
-    """What one commit sends to PostgreSQL."""
+    """Return a sentence with the statements and messages of one commit on PostgreSQL."""
     counts = dict(profile.get("statements", {}))
     if not counts:
         return "Not counted in this run."
@@ -65,7 +65,7 @@ def statement_line(profile: Mapping[str, Any]) -> str:
 
 
 def book_lines(books: Mapping[str, Any]) -> str:
-    """Result of `cardwright verify` on each database after the run."""
+    """Return the result of `cardwright verify` on each database after the run."""
     lines = [
         f"* {key}: {verdict['rows']:,} rows examined, {'all invariants hold' if verdict['sound'] else '**broken invariants**'}"
         for key, verdict in books.items()

@@ -1,4 +1,4 @@
-"""From numbers to words: medians, the ratios that must be reached, tables for the terminal and for Markdown, and the plot."""
+"""Report: medians, goals with their limits, tables for the terminal and for Markdown, and the plot."""
 
 import json
 import math
@@ -13,19 +13,18 @@ from bench.load import REFUSED
 Measured = Mapping[str, Sequence[Mapping[str, Any]]]
 
 IN_TIME_MS = 5_000
-"""How long an overloaded server may take for an answer: as long as a card network waits at most."""
+"""Maximum time of an answer under overload, in milliseconds: the longest wait of a card network."""
 
 CALM = 0.08
-"""The share of the machine that others may use before a measurement counts as disturbed, and its round is left out when there are
-calm ones."""
+"""Maximum share of the machine that other processes use in a calm measurement. Other rounds count only if none is calm."""
 
 AT_ONCE_MS = 1_000
-"""How long it may take to refuse."""
+"""Maximum time of a refusal, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A line of the list that must be reached. ``values`` has one number for each round; ``must`` and ``aim`` are limits."""
+    """A required result. ``values`` has one number for each round; ``must`` and ``aim`` are limits."""
 
     name: str
     unit: str
@@ -36,17 +35,17 @@ class Goal:
 
     @property
     def value(self) -> float:
-        """The median round's."""
+        """The median of the rounds."""
         return median(self.values.numbers)
 
     @property
     def verdict(self) -> str:
-        """Whether it was reached."""
+        """The result in words: aim reached, reached or missed."""
         verdict = "aim reached" if self._within(self.aim) else "reached" if self._within(self.must) else "**missed**"
         return f"{verdict} (disturbed)" if self.values.is_disturbed else verdict
 
     def text(self, value: float) -> str:
-        """A number with its unit, as it is read."""
+        """Return a number with its unit."""
         if math.isinf(value):
             return "never"
         digits = 2 if self.unit == "×" else 0 if abs(value) >= 100 else 1
@@ -58,20 +57,20 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A number for each round that counts: the calm ones, or all when there was none."""
+    """Numbers of the rounds that count: the calm rounds, or all rounds if none is calm."""
 
     numbers: tuple[float, ...]
     is_disturbed: bool
 
 
 def values_of(rounds: Mapping[int, tuple[float, float]]) -> Values:
-    """From (number, share of the machine that others used) by round."""
+    """Return the values that count, from pairs (number, share of the machine that other processes used) by round."""
     calm = tuple(number for number, others in rounds.values() if others <= CALM)
     return Values(calm or tuple(number for number, _ in rounds.values()), bool(rounds) and not calm)
 
 
 def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tuple[float, float]]:
-    """A number of every round, with the share that others had; of several in one the median and the largest share."""
+    """Return a number and the share of other processes by round: of several tries, the median and the largest share."""
     rounds: dict[int, list[tuple[float, float]]] = {}
     for row in measured.get(name, ()):
         if row.get(field) is not None:
@@ -80,25 +79,25 @@ def by_round(measured: Measured, name: str, field: str = "rate") -> dict[int, tu
 
 
 def plain(measured: Measured, name: str, field: str = "rate") -> Values:
-    """One measurement's numbers."""
+    """Return the values of one measurement."""
     return values_of(by_round(measured, name, field))
 
 
 def quotients(measured: Measured, over: str, under: str, field: str = "rate") -> Values:
-    """The quotient of two measurements, round by round: what was measured in the same minutes is compared."""
+    """Return the ratio of two measurements for each round, so that it compares results from the same minutes."""
     above, below = by_round(measured, over, field), by_round(measured, under, field)
     both = [number for number in sorted(above.keys() & below.keys()) if below[number][0]]
     return values_of({n: (above[n][0] / below[n][0], max(above[n][1], below[n][1])) for n in both})
 
 
 def middle(measured: Measured, name: str, field: str = "rate") -> float | None:
-    """The median of the rounds that count."""
+    """Return the median of the rounds that count, or None if nothing was measured."""
     values = plain(measured, name, field).numbers
     return median(values) if values else None
 
 
 def goals(results: Mapping[str, Any]) -> list[Goal]:
-    """The lines that were measured."""
+    """Return the goals that were measured."""
     return [goal for goal in _goals(results["measured"], results["sizes"]) if goal.values.numbers]
 
 
@@ -150,13 +149,13 @@ def _overload_goals(measured: Measured, name: str, title: str) -> Iterator[Goal]
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """All tables."""
+    """Return all tables."""
     parts = [machine_lines(results), goal_table(goals(results)), rate_table(results["measured"]), cost_table(results["measured"])]
     return "\n\n".join(parts) + "\n"
 
 
 def machine_lines(results: Mapping[str, Any]) -> str:
-    """Where and how the run was made."""
+    """Return the machine, the settings and the options of the run."""
     machine, options = results["machine"], results["options"]
     settings = ", ".join(f"{name} {value}" for name, value in results["postgres"].items())
     others = [row["others_share"] for rows in results["measured"].values() for row in rows if "others_share" in row]
@@ -174,7 +173,7 @@ def machine_lines(results: Mapping[str, Any]) -> str:
 
 
 def goal_table(lines: Sequence[Goal]) -> str:
-    """What must be reached, and whether it was."""
+    """Return the table of the goals and their results."""
     rows = [
         (goal.name, goal.text(goal.value), f"{goal.text(min(goal.values.numbers))} … {goal.text(max(goal.values.numbers))}",
          f"{'≤' if goal.is_ceiling else '≥'} {goal.text(goal.must)}", goal.text(goal.aim), goal.verdict)
@@ -184,7 +183,7 @@ def goal_table(lines: Sequence[Goal]) -> str:
 
 
 def rate_table(measured: Measured) -> str:
-    """Rates and latencies of everything."""
+    """Return the table of the rates and latencies of all measurements."""
     rows = []
     for name in measured:
         if (rate := middle(measured, name)) is None:
@@ -203,7 +202,7 @@ COSTS = (
 
 
 def cost_table(measured: Measured) -> str:
-    """What one request cost."""
+    """Return the table of the costs of one request."""
     rows = []
     for name in measured:
         values = [middle(measured, name, field) for field, _ in COSTS]
@@ -215,7 +214,7 @@ def cost_table(measured: Measured) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -233,7 +232,7 @@ FIELDS = {"rate": "per second", "p99_ms": "p99 ms", "server_us": "server µs", "
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What differs between two runs: the goals first, then every rate."""
+    """Return tables of the differences between two runs: first the goals, then rates, latencies and CPU times."""
     old = {goal.name: goal.value for goal in goals(before)}
     known = [(goal, old[goal.name]) for goal in goals(after) if goal.name in old]
     lines = [(goal.name, goal.text(was), goal.text(goal.value), _change(was, goal.value), goal.verdict) for goal, was in known]
@@ -258,7 +257,7 @@ TITLES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
 
 
 def plot(results: Mapping[str, Any], path: Path) -> bool:
-    """Latency against rate, as PNG and SVG; False when no open loop was measured."""
+    """Plot latency against rate as PNG and SVG. Return False if no open loop was measured."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -302,6 +301,6 @@ def _draw_curve(axes: Any, measured: Measured, kind: str, colour: str) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run's results."""
+    """Read the results of a run."""
     results: dict[str, Any] = json.loads(path.read_text())
     return results

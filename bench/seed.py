@@ -1,7 +1,7 @@
-"""Seeding: one user, one card and one purchase are made through the API, and then cloned by SQL as often as wanted.
+"""Seeding: creates a user, a card and a purchase through the API, and clones them with SQL.
 
-The clones are what the API would have made, with their own tokens, numbers and envelopes; only the transitions that tell
-of a user's and a card's making are left out. `cardwright verify` finds nothing wrong with any of it.
+The clones equal objects made through the API, with individual tokens, numbers and encrypted PANs. They lack the transitions of
+the user's and the card's creation. `cardwright verify` finds no violation in them.
 """
 
 import random
@@ -28,7 +28,7 @@ from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
 
 MASTER_KEY = "5eed" * 16
-# The product's own limit: the tests' servers are more patient.
+# The default limit of the package. The servers of the tests have a longer one.
 ENVIRONMENT = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY, "CARDWRIGHT_ANSWER_LIMIT_S": str(ANSWER_S)}
 PREFIX = "111111"
 
@@ -38,19 +38,19 @@ PRODUCT, SOURCE = "product-{}", "source-{}"
 PAIRS_AT_A_TIME = 100_000
 DAY_MS = 86_400_000
 STORED_DAYS = 90
-"""Over how long a past the stored transactions are spread."""
+"""Number of days over which the stored transactions are spread."""
 
 STEP = 654_435_761
-"""Between one account number and the next: neither even nor a multiple of five, so all powers of ten are visited whole."""
+"""Step between account numbers. It is neither even nor a multiple of five, so modulo a power of ten it reaches every number."""
 
 Execute = Callable[..., Any]
 Progress = Callable[[float], None]
-"""Told the share of the work that is done."""
+"""A function that receives the completed share of the work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """A database with cards in it: their tokens, 36 characters each, and how many transactions it held before any load."""
+    """A database with cards: their tokens, 36 characters each, and the number of transactions stored before any load."""
 
     address: str
     tokens: bytes
@@ -58,12 +58,12 @@ class Seeded:
 
     @property
     def cards(self) -> int:
-        """How many cards there are."""
+        """Number of cards."""
         return len(self.tokens) // TOKEN_SIZE
 
 
 def seed_cards(address: str, count: int, *, products: int = 1, sources: int = 1, progress: Progress = lambda _: None) -> Seeded:
-    """Fills an empty database: ``products`` card products share ``sources`` funding sources, the cards share the products."""
+    """Fill an empty database: the cards share ``products`` card products, which share ``sources`` funding sources."""
     make_prototypes(address, products, sources)
     drawn = random.Random(count)
     with opened(address) as execute:
@@ -80,7 +80,7 @@ def seed_cards(address: str, count: int, *, products: int = 1, sources: int = 1,
 
 
 def make_prototypes(address: str, products: int, sources: int) -> None:
-    """Makes by the API what the clones are made from, and lets the card buy something that is cleared."""
+    """Create the objects to clone through the API, with a purchase and its clearing."""
     with RunningServer(db=address, env=ENVIRONMENT) as server, server.client() as client:
         for number in range(sources):
             made_by(client.post("/fundingsources/program", {"token": SOURCE.format(number), "name": f"Source {number}"}))
@@ -109,7 +109,7 @@ WINDOWS = ("DAY", "WEEK", "MONTH", "LIFETIME", "TRANSACTION")
 
 
 def make_controls(client: Client, *, program: int, foreign: int) -> None:
-    """Velocity controls that refuse nothing: of the program, every one with other limits, and of users who buy nothing."""
+    """Create velocity controls that decline nothing: of the program, each with different limits, and of users without cards."""
     for number in range(program):
         window = WINDOWS[number % len(WINDOWS)]
         body = {"currency_code": "USD", "amount_limit": 10**8 + number, "velocity_window": window, "name": f"Control {number}"}
@@ -123,7 +123,7 @@ def make_controls(client: Client, *, program: int, foreign: int) -> None:
 
 
 def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[str, int]) -> Iterator[tuple[Any, ...]]:
-    """What is each card's own. Numbers are drawn without a repeat, by stepping through all of them."""
+    """Yield the individual values of each card. Account numbers are distinct, because STEP visits each of them once."""
     vault, program = Vault.from_hex(MASTER_KEY), str(program_id)
     room = account_numbers(PREFIX)
     account_number = drawn.randrange(room)
@@ -140,7 +140,7 @@ def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[
 
 
 def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda _: None) -> Seeded:
-    """Adds purchases that were cleared, two transactions each, evenly over the cards and the last ninety days."""
+    """Add cleared purchases, two transactions each, evenly over the cards and the last STORED_DAYS days."""
     with opened(seeded.address) as execute:
         purchase, clearing = (
             execute(f"SELECT id, holder_id, card_id FROM transactions WHERE root_id IS {which} NULL").fetchone()
@@ -164,7 +164,7 @@ def seed_transactions(seeded: Seeded, count: int, *, progress: Progress = lambda
 
 @contextmanager
 def opened(address: str) -> Iterator[Execute]:
-    """A connection that writes as fast as it can; what it wrote is safe after ``settle``."""
+    """Yield a fast connection without durability. Its rows are durable after ``settle``."""
     if is_sqlite(address):
         connection = sqlite3.connect(address, isolation_level=None)
         for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-400000", "temp_store=MEMORY", "foreign_keys=OFF"):
@@ -176,7 +176,7 @@ def opened(address: str) -> Iterator[Execute]:
         connection.close()
         return
     with psycopg.connect(address) as db:
-        # The clones point where the prototype points, so foreign keys need no look at each of them.
+        # The clones refer to valid rows by construction, so foreign keys are not checked.
         for setting in ("session_replication_role = replica", "synchronous_commit = off", "work_mem = '256MB'", "jit = off"):
             db.execute(f"SET {setting}")
         yield _copy_or_execute(db)
@@ -204,7 +204,7 @@ def _copy_or_execute(db: psycopg.Connection) -> Execute:
 
 
 def _insert_people(execute: Execute, rows: Iterator[tuple[Any, ...]], count: int, progress: Progress) -> bytes:
-    """Stores what is each card's own, and keeps the cards' tokens."""
+    """Store the individual values of each card and return the cards' tokens."""
     tokens = bytearray()
 
     def kept() -> Iterator[tuple[Any, ...]]:
@@ -219,7 +219,7 @@ def _insert_people(execute: Execute, rows: Iterator[tuple[Any, ...]], count: int
 
 
 def clone(table: Table, source: str, **changed: str) -> str:
-    """An INSERT of rows that are like the prototype ``t`` but for some columns, given as SQL over ``t`` and ``p``."""
+    """Return an INSERT of copies of the prototype ``t``. ``changed`` has other columns as SQL over ``t`` and ``p``."""
     columns = table.c.keys()
     values = ", ".join(changed.get(column, f"t.{column}") for column in columns)
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {values} FROM {source}"
@@ -260,7 +260,7 @@ def _clone_pairs(
     if sqlite:
         series = f"(WITH RECURSIVE s(k) AS (VALUES ({start}) UNION ALL SELECT k + 1 FROM s WHERE k < {end}) SELECT k FROM s) AS p"
     own_id = f"({first} + p.k * 4 + CASE WHEN t.id = {proto['root']} THEN 0 ELSE 2 END)"
-    # Steps of a large prime visit all cards before any comes again, in no order that an index could like.
+    # Steps of a large prime visit every card before they repeat one, and in an order unlike that of the indexes.
     key_columns = {"id": own_id, "holder_id": f"({proto['holder']} + 1 + (p.k * 15485863) % {count})"}
     at_ms = f"({begin_ms} + p.k * {apart_ms})"
     both = f"{series} CROSS JOIN {{}} t WHERE t.id IN ({proto['root']}, {proto['cleared']}) ORDER BY 1"

@@ -1,6 +1,6 @@
-"""Stations: servers of ours, each on a database of its own, that live through a whole run and are measured in turn.
+"""Stations: Cardwright servers, each with a separate database, that run until the end and are measured in turn.
 
-They are made when something first asks for them, and kept, so that every round finds them as warm as the one before.
+A station starts at its first use and stays, so that its caches are equally warm in every round.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, HOST, RunningS
 CREDENTIALS = (APPLICATION_TOKEN, ACCESS_TOKEN)
 APPROVED = b'"response":{"code":"0000"'
 Say = Callable[[str, float | None], None]
-"""Told what is under way and, where it is known, the share of it that is done."""
+"""A function that receives the current step and, if it is known, the completed share of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything a run has: cards of the three stores, stored transactions, card products with many sources."""
+    """Sizes of a run: cards of the three stores, stored transactions, card products of the stores with many sources."""
 
     small: int
     main: int
@@ -47,7 +47,7 @@ QUICK = Sizes(small=1_000, main=100_000, large=200_000, stored=500_000, sources=
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """How many velocity controls a store has: of the program, and of users none of whose cards are used."""
+    """Number of velocity controls of a store: of the program, and of users without cards."""
 
     program: int = 0
     foreign: int = 0
@@ -63,7 +63,7 @@ CONTROLS = {
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A server of ours with cards on it."""
+    """A Cardwright server with cards."""
 
     seeded: Seeded
     server: RunningServer
@@ -72,37 +72,37 @@ class Station:
 
     @property
     def place(self) -> Place:
-        """Where it listens."""
+        """The address of the server."""
         return Place(HOST, self.server.port)
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of all its processes, but for what they have mapped of SQLite's file."""
+        """Resident memory of all its processes in megabytes, without the mapped pages of SQLite's file."""
         return memory_mb(family_of(process_table(), [self.server.pid]), without=self.seeded.address)
 
     def meter(self) -> Meter:
-        """Meters for one run on it."""
+        """Return the meters for one run."""
         roots = {"server": self.server.pid}
         if is_sqlite(self.seeded.address):
             return Meter(roots, root_url=self.server.root_url)
         database = {"database": self.postmaster} if self.postmaster is not None else {}
-        # With several workers a scrape would hit any of them.
+        # With several workers, a request for metrics reaches an arbitrary one of them.
         url = self.server.root_url if self.workers == 1 else None
         return Meter(roots | database, dsn=self.seeded.address, root_url=url)
 
     def purchases(self, seed: int) -> NextRequest:
-        """Purchases on cards drawn evenly."""
+        """Return purchases on evenly drawn cards."""
         return purchases(self.seeded.tokens, CREDENTIALS, seed)
 
     def warm(self) -> Result:
-        """One purchase on each card, or on as many as a process keeps."""
+        """Make one purchase on each card, at most on as many cards as the cache of a process holds."""
         template = post("/v3/simulate/authorization", purchase(b"?" * 36), CREDENTIALS)
         return uvloop.run(closed_loop(self.place, one_each(split(self.seeded.tokens, CARDS_MAX), template), 128, check=APPROVED))
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineStation:
-    """The straightforward design, with as many cards."""
+    """The server of the straightforward design, with the cards of the main store."""
 
     place: Place
     pid: int
@@ -111,13 +111,13 @@ class BaselineStation:
     postmaster: int | None
 
     def meter(self) -> Meter:
-        """Meters for one run on it."""
+        """Return the meters for one run."""
         database = {"database": self.postmaster} if self.postmaster is not None else {}
         return Meter({"server": self.pid} | database, dsn=self.dsn)
 
 
 class Yard:
-    """Makes and keeps everything that is measured: the PostgreSQL server, templates, stations."""
+    """All servers and databases of a run: the PostgreSQL server, template databases and stations."""
 
     def __init__(self, sizes: Sizes, say: Say) -> None:
         self.sizes = sizes
@@ -126,7 +126,7 @@ class Yard:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cardwright-bench-")))
         self.postgres = self._stack.enter_context(start_postgres())
         self.postmaster = postmaster_of(self.postgres.dsn)
-        # Somebody else's server has other things to do.
+        # Only a PostgreSQL that this run has started may be suspended.
         self._our_postmaster = self.postmaster if self.postgres.socket_dir is not None else None
         self._templates: dict[tuple[str, int, int, int, int], Seeded] = {}
         self._stations: dict[str, Station] = {}
@@ -142,7 +142,10 @@ class Yard:
         self._stack.close()
 
     def station(self, kind: str, name: str) -> Station:
-        """``kind`` is ``sqlite`` or ``postgres``; ``name`` one of those in ``copy``. Whatever else runs rests from now on."""
+        """Return a running station and suspend the others.
+
+        ``kind`` is ``sqlite`` or ``postgres``; ``name`` is one of the names in ``copy``.
+        """
         key = f"{kind} {name}"
         if key not in self._stations:
             self.rest()
@@ -153,7 +156,7 @@ class Yard:
         return self._stations[key]
 
     def copy(self, kind: str, name: str) -> Seeded:
-        """A fresh store as a station of this name has it."""
+        """Return a new store with the contents for a station of this name."""
         sizes = self.sizes
         cards, stored, products, sources = {
             "small": (sizes.small, 0, 1, 1),
@@ -167,11 +170,11 @@ class Yard:
         return self._seeded(kind, cards, stored, products, sources)
 
     def stations(self) -> dict[str, Station]:
-        """All that were made so far, by kind and name."""
+        """Return the stations so far by kind and name."""
         return dict(self._stations)
 
     def baseline(self) -> BaselineStation:
-        """The straightforward design's server."""
+        """Return the running server of the straightforward design."""
         if self._baseline is None:
             self.rest()
             self._say("baseline: cards", None)
@@ -184,7 +187,7 @@ class Yard:
         return self._baseline
 
     def pgbench(self) -> str:
-        """The DSN of pgbench's database."""
+        """Return the DSN of pgbench's database."""
         self.rest()
         if self._pgbench is None:
             self._say(f"pgbench: scale {self.sizes.pgbench_scale}", None)
@@ -194,11 +197,11 @@ class Yard:
         return self._pgbench
 
     def pgbench_meter(self) -> Meter:
-        """Meters for a run of pgbench."""
+        """Return the meters for a run of pgbench."""
         return Meter({"database": self.postmaster} if self.postmaster is not None else {}, dsn=self.pgbench())
 
     def rest(self) -> None:
-        """Stops all servers but PostgreSQL."""
+        """Suspend all servers except PostgreSQL."""
         self._rouse(None)
 
     def _stoppable(self) -> list[int]:
@@ -207,8 +210,9 @@ class Yard:
         return pids + [pid for pid in extra_pids if pid is not None]
 
     def _rouse(self, pid: int | None, *, needs_postgres: bool = True) -> None:
-        """Lets one server run and stops the others: a dozen that do no more than look at the time take a tenth of a machine,
-        and PostgreSQL vacuums and writes what it was left with while SQLite is measured.
+        """Resume one server and suspend the others.
+
+        Twelve idle servers use a tenth of the machine. PostgreSQL vacuums and writes dirty pages during measurements of SQLite.
         """
         running = {pid, self._our_postmaster} if needs_postgres else {pid}
         for stoppable_pid in self._stoppable():
@@ -228,7 +232,10 @@ class Yard:
         return station
 
     def _seeded(self, kind: str, cards: int, stored: int, products: int, sources: int) -> Seeded:
-        """A copy of the template with these sizes; the largest one itself, which nobody else wants."""
+        """Return a copy of the template with these sizes, or the template itself if it has stored transactions.
+
+        Only one station uses that template, so it needs no copy.
+        """
         template = self._template(kind, cards, stored, products, sources)
         if stored:
             return template
@@ -255,6 +262,6 @@ class Yard:
 
 def _signal_family(pid: int, number: signal.Signals) -> None:
     for member_pid in family_of(process_table(), [pid]):
-        # It may have ended since we looked.
+        # A process may have ended since the table was read.
         with contextlib.suppress(ProcessLookupError):
             os.kill(member_pid, number)
