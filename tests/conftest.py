@@ -1,4 +1,4 @@
-"""What every test may ask for: a fresh database of either kind, and Hypothesis in the mood of the place."""
+"""Fixtures for all tests: databases, servers and a browser; the profiles of Hypothesis; notes at the end of a run."""
 
 import os
 import shutil
@@ -17,22 +17,22 @@ from tests.support.postgres import PostgresMissingError, TestPostgres
 from tests.support.server import RunningServer
 
 MEMORY = Path("/dev/shm")
-"""Linux keeps its files in memory. A commit does not wait for a disk there, which is most of the time of a test on SQLite."""
+"""A folder in memory on Linux. A commit there does not wait for a disk, which is most of the time of a test on SQLite."""
 
 MEMORY_BYTES_MIN = 4 << 30
 
-# Before anything asks for a temporary folder; the processes of the run and the servers that they start inherit it.
+# Set it before the first use of a temporary folder. The processes of the run and their servers inherit it.
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
     os.environ.setdefault("TMPDIR", str(MEMORY))
-    # Python keeps the answer of the first question, and a plugin may have asked before.
+    # Python caches the folder at its first use, and a plugin may have used it before.
     tempfile.tempdir = os.environ["TMPDIR"]
 
 # Containers often set this. Every server and command of a test would compile the same 200 modules again, for 0.2 s of CPU each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shared machine is sometimes slow, which is no fault of the code: no deadlines. In CI a red run must be red again when
-# somebody looks into it, so examples there follow from the test alone; at a desk new ones are drawn every time.
+# No deadlines: a shared machine is sometimes slow. In CI a failed run must be repeatable, so its examples depend only on the
+# test. Elsewhere each run draws new examples.
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
@@ -58,9 +58,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[TestPostgres]:
-    """A PostgreSQL server for this run, one for each worker; it starts in half a second when the first test asks for it."""
+    """Yield a PostgreSQL server for this run, one per test process. It starts at its first use, in about half a second."""
     if "postgresql" not in chosen_databases():
-        pytest.skip("CARDWRIGHT_TEST_DB leaves PostgreSQL out; unset it, or type `make test` without DB=, to run this too")
+        pytest.skip("CARDWRIGHT_TEST_DB excludes PostgreSQL; unset it, or run `make test` without DB=, to include this test")
     try:
         server = TestPostgres(durable=False)
     except PostgresMissingError as missing:
@@ -69,27 +69,27 @@ def postgres() -> Iterator[TestPostgres]:
         with server:
             yield server
         return
-    # Not a skip: a green run must mean that both databases were tried.
+    # Not a skip: a green run means that both databases were tested.
     pytest.fail(reason, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def sqlite_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on SQLite for all modules of this run, one for each worker; see ``shared_server``."""
+    """Yield a server on SQLite for all modules of this run, one per test process; see ``shared_server``."""
     with audited_server("sqlite", request, tmp_path_factory) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def postgresql_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on PostgreSQL for all modules of this run, one for each worker; see ``shared_server``."""
+    """Yield a server on PostgreSQL for all modules of this run, one per test process; see ``shared_server``."""
     with audited_server("postgresql", request, tmp_path_factory) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A Chromium for this run, one for each worker. Without one the test is skipped, and `make test` says so in its last line."""
+    """Yield a Chromium for this run, one per test process. Without Chromium the test is skipped, and `make test` reports it."""
     try:
         path = find_chromium()
     except ChromiumMissingError as missing:
@@ -102,27 +102,27 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The DSN of an empty database, for what SQLite has nothing to do with."""
+    """Yield the DSN of an empty PostgreSQL database, for behaviour that SQLite does not have."""
     with empty_database("postgresql", request, tmp_path) as address:
         yield address
 
 
 @pytest.fixture(params=chosen_databases())
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database: a file's path for SQLite, a DSN for PostgreSQL; the test runs once with each."""
+    """Yield the address of an empty database: a path for SQLite, a DSN for PostgreSQL. The test runs with both."""
     with empty_database(request.param, request, tmp_path) as address:
         yield address
 
 
 @pytest.fixture
 def migrated_postgres_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The DSN of a database with all tables, for what SQLite has nothing to do with."""
+    """Yield the DSN of a PostgreSQL database with all tables and no rows."""
     with migrated_database("postgresql", request, tmp_path) as address:
         yield address
 
 
 @pytest.fixture(params=chosen_databases())
 def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables, for what the migrations have nothing to do with; otherwise as ``database_url``."""
+    """Yield the address of a database with all tables and no rows. Otherwise like ``database_url``."""
     with migrated_database(request.param, request, tmp_path) as address:
         yield address

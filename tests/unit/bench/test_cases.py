@@ -1,4 +1,4 @@
-"""The benchmark measures again while others use the machine, and leaves out what they disturbed."""
+"""Tries of the benchmark: a disturbed measurement is repeated, and only calm tries count."""
 
 from typing import cast
 
@@ -24,7 +24,7 @@ SHARES = [
 def test_what_others_disturbed_is_measured_again(
     monkeypatch: pytest.MonkeyPatch, shares: list[float], patience_s: float, count: int, kept: list[float]
 ) -> None:
-    """Two tries at least, up to four while none was calm; the calm ones count, or the least disturbed."""
+    """There are at least two tries, and up to four while none is calm. The calm ones count, or else the least disturbed one."""
     monkeypatch.setattr(cases, "others_share_now", lambda _seconds: 0.0)
     left = list(shares)
     run = Run(cast(Yard, None), 1.0, 0.0, 1.0, patience_s=patience_s)

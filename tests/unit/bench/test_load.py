@@ -1,4 +1,4 @@
-"""The load generator counts right: against a toy server whose every answer, delay and refusal is known beforehand."""
+"""Load generator: its counts and latencies are correct against a toy server with scripted answers, delays and refusals."""
 
 import asyncio
 import time
@@ -10,19 +10,19 @@ from bench.load import NS, Place, Result, closed_loop, normal_after_ms, one_each
 REQUEST = post("/toy", purchase(b"?" * 36), ("application", "access"))
 
 Script = Iterator[tuple[int, bytes, float]]
-"""Status, body and delay in seconds of each answer in turn; status 0 hangs up."""
+"""Status, body and delay in seconds of each answer in turn. Status 0 closes the connection."""
 
 
 async def nothing() -> None:
-    """Waits for nothing."""
+    """Return at once."""
 
 
 async def with_toy(
     script: Script, use: Callable[[Place], Awaitable[Result]], wait: Callable[[], Awaitable[None]] = nothing
 ) -> tuple[Result, list[bytes]]:
-    """Runs a load against a server that answers as the script says; gives back its result and the requests that arrived.
+    """Run a load against a server that sends the scripted answers; return its result and the requests that arrived.
 
-    ``wait`` is awaited before each answer.
+    The server awaits ``wait`` before each answer.
     """
     requests = list[bytes]()
 
@@ -35,7 +35,7 @@ async def with_toy(
             if status == 0:
                 break
             answer = b"HTTP/1.1 %d Whatever\r\nContent-Type: text/plain\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
-            # In two pieces, as a network may deliver it.
+            # In two pieces, because a network may split an answer.
             writer.write(answer + body[:3])
             await writer.drain()
             await asyncio.sleep(0)
@@ -53,7 +53,7 @@ def always(status: int = 201, body: bytes = b"approved", delay: float = 0.0) -> 
 
 
 def test_closed_loop_counts_every_answer() -> None:
-    """Each request is answered once, by status, and a body without the text that was looked for counts as declined."""
+    """Each answer counts once under its status. A 2xx answer without the expected text counts as declined."""
     script = cycle([(201, b"approved", 0.0), (201, b"refused!", 0.0), (503, b"busy", 0.0)])
     requests = one_each([b"%036d" % number for number in range(300)], REQUEST)
     result, arrived = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 4, check=b"approved")))
@@ -64,7 +64,7 @@ def test_closed_loop_counts_every_answer() -> None:
 
 
 def test_closed_loop_keeps_no_more_in_flight() -> None:
-    """Four are in flight, never fewer while there is time and never more: answers come when four requests wait for them."""
+    """Four requests are in flight at any time, because the server answers only when four wait."""
     barrier, waiting, most = asyncio.Barrier(4), [0], [0]
 
     async def wait() -> None:
@@ -80,7 +80,7 @@ def test_closed_loop_keeps_no_more_in_flight() -> None:
 
 
 def test_warm_up_does_not_count() -> None:
-    """What is answered before the window is not among what is counted, and both edges of the window are told."""
+    """Answers before the window do not count. ``edge`` is called at both ends of the window."""
     edges = list[float]()
 
     def script() -> Script:
@@ -93,14 +93,14 @@ def test_warm_up_does_not_count() -> None:
             lambda place: closed_loop(place, lambda: REQUEST, 2, 0.3, warm_s=0.2, edge=lambda: edges.append(time.monotonic())),
         )
     )
-    # Of what was sent in the warm-up, what was under way at its end counts: one on each connection.
+    # A request in flight at the end of the warm-up counts: at most one on each connection.
     assert result.statuses.get(503, 0) <= 2
     assert len(edges) == 2
     assert edges[1] - edges[0] >= 0.29
 
 
 def test_open_loop_counts_from_the_appointed_time() -> None:
-    """A server that stalls once for 300 ms spoils every request that was due meanwhile, not only the one that it kept."""
+    """A single stall of 300 ms delays every request that is due meanwhile, not only the stalled one."""
     script = iter([(201, b"approved", 0.0)] * 20 + [(201, b"approved", 0.3)] + [(201, b"approved", 0.0)] * 10_000)
 
     def load(place: Place) -> Awaitable[Result]:
@@ -114,7 +114,7 @@ def test_open_loop_counts_from_the_appointed_time() -> None:
 
 
 def test_open_loop_opens_connections_when_it_needs_them() -> None:
-    """Requests do not queue behind slow answers as long as another connection may be opened: ten come before any is answered."""
+    """Requests do not queue behind slow answers while the limit allows another connection: ten arrive before the first answer."""
     arrived, enough = [0], asyncio.Event()
 
     async def wait() -> None:
@@ -132,7 +132,7 @@ def test_open_loop_opens_connections_when_it_needs_them() -> None:
 
 
 def test_request_without_an_answer_is_lost() -> None:
-    """A connection that the server closes instead of answering is a lost request, in both loops."""
+    """If the server closes a connection instead of answering, the request counts as lost in both loops."""
     script = iter([(201, b"approved", 0.0), (0, b"", 0.0)] + [(201, b"approved", 0.0)] * 10_000)
     requests = one_each([b"%036d" % number for number in range(10)], REQUEST)
     result, _ = asyncio.run(with_toy(script, lambda place: closed_loop(place, requests, 2)))
@@ -145,7 +145,7 @@ def test_request_without_an_answer_is_lost() -> None:
 
 
 def test_recovery_is_the_end_of_the_last_bad_window() -> None:
-    """The time until latencies are normal counts to the end of the last quarter second in which they were not."""
+    """The recovery time ends with the last quarter second whose p99 is above the limit."""
     result = Result()
     for number in range(100):
         due = number * NS // 100
@@ -156,7 +156,7 @@ def test_recovery_is_the_end_of_the_last_bad_window() -> None:
 
 
 def test_tokens_are_split() -> None:
-    """Tokens stored without a gap come back one by one."""
+    """Tokens stored without a separator are split into a list."""
     tokens = [b"%036d" % number for number in range(5)]
     assert split(b"".join(tokens)) == tokens
     assert split(b"".join(tokens), 2) == tokens[:2]

@@ -1,4 +1,4 @@
-"""Address verification: which addresses are the same to it, part by part."""
+"""Address verification: tables of street addresses and postal codes with their outcomes."""
 
 import pytest
 from hypothesis import given
@@ -87,25 +87,25 @@ STREETS = """
 
 
 def rows_of(table: str) -> list[tuple[str, str, str]]:
-    """The rows of a table: what was sent, what is on file, the outcome."""
+    """Return the rows of a table: the sent part, the part on file, the outcome."""
     cells = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()[1:]]
     return [(sent, on_file, OUTCOMES[outcome]) for sent, on_file, outcome in cells]
 
 
 @pytest.mark.parametrize(("sent", "on_file", "outcome"), rows_of(POSTAL_CODES))
 def test_a_postal_code_is_compared_as_the_table_says(sent: str, on_file: str, outcome: str) -> None:
-    """ZIP codes by five digits, other codes by letters and digits; a part that is not there is no mismatch."""
+    """ZIP codes are compared by five digits, other codes by letters and digits. A missing part is not a mismatch."""
     assert postal_code_outcome(sent or None, on_file or None) == outcome
 
 
 @pytest.mark.parametrize(("sent", "on_file", "outcome"), rows_of(STREETS))
 def test_a_street_is_compared_as_the_table_says(sent: str, on_file: str, outcome: str) -> None:
-    """The number of the house decides; without one on file there is nothing to decide by."""
+    """The first number decides. Without a number on file, a different text is not checked."""
     assert street_outcome(sent or None, on_file or None) == outcome
 
 
 def written(characters: str) -> st.SearchStrategy[str]:
-    """The same letters and digits in any case, with spaces and hyphens among them."""
+    """Return spellings of the same letters and digits in any case, with spaces and hyphens between them."""
     between = st.sampled_from(("", "", "", " ", "-", "  "))
     each = [st.tuples(st.sampled_from((character.lower(), character.upper())), between) for character in characters]
     return st.tuples(*each).map(lambda pairs: "".join(map("".join, pairs)))
@@ -118,13 +118,13 @@ plus_4 = st.integers(0, 9999).map("{:04d}".format)
 
 @given(ascii_codes.flatmap(lambda code: st.tuples(written(code), written(code))))
 def test_case_and_blanks_make_no_difference(pair: tuple[str, str]) -> None:
-    """However a code with letters is written, it is the same code."""
+    """Two spellings of a code that differ only in case, spaces and hyphens match."""
     assert postal_code_outcome(*pair) == MATCH
 
 
 @given(ascii_codes, ascii_codes)
 def test_other_letters_or_digits_make_one(sent: str, on_file: str) -> None:
-    """Two codes with letters match only if they are the same."""
+    """Two codes with letters match only if they are equal."""
     assert postal_code_outcome(sent, on_file) == (MATCH if sent == on_file else NO_MATCH)
 
 
@@ -132,7 +132,7 @@ def test_other_letters_or_digits_make_one(sent: str, on_file: str) -> None:
 def test_zip_codes_are_compared_by_five_digits(
     zip_code: str, other_zip_code: str, add_on: str, other_add_on: str, hyphen: str, other_hyphen: str
 ) -> None:
-    """Five or nine digits on either side, with or without a hyphen: the first five decide."""
+    """For codes of five or nine digits, with or without a separator, the first five digits decide."""
     expected = MATCH if zip_code == other_zip_code else NO_MATCH
     for sent in (zip_code, f"{zip_code}{hyphen}{add_on}"):
         for on_file in (other_zip_code, f"{other_zip_code}{other_hyphen}{other_add_on}"):
@@ -144,7 +144,7 @@ texts = st.none() | st.text(max_size=20)
 
 @given(texts, texts)
 def test_nothing_on_file_is_never_a_mismatch(street: str | None, postal_code: str | None) -> None:
-    """Whatever is sent, a part without an address on file is not checked, or not sent; and a blank one counts as none."""
+    """A part without an address on file is never a mismatch. A blank address on file counts as missing."""
     for nothing in (None, "", "  ", "-"):
         outcome = outcome_of(street, postal_code, nothing, nothing)
         assert outcome is None or NO_MATCH not in (outcome[:2], outcome[2:])
@@ -152,6 +152,6 @@ def test_nothing_on_file_is_never_a_mismatch(street: str | None, postal_code: st
 
 @given(texts, texts)
 def test_an_address_matches_itself(street: str | None, postal_code: str | None) -> None:
-    """The address on file, sent as it is, matches in every part that has a letter or a digit."""
+    """The unchanged address on file matches in every part that has a letter or a digit."""
     outcome = outcome_of(street, postal_code, street, postal_code)
     assert outcome is None or {outcome[:2], outcome[2:]} <= {MATCH, NOT_SENT}

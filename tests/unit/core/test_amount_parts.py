@@ -1,7 +1,7 @@
-"""The parts of an amount: whatever is approved, its parts are within it, and everything that reads the record sees the same.
+"""Parts of an amount: the parts are within the approved amount, and every reader of the row finds the same amounts.
 
-The parts are goods, cash back, the acquirer's surcharge, and what an MCC group holds beyond the request. A real-time fee is
-a separate transaction.
+The parts are goods, cash back, the acquirer's surcharge, and the increase of the hold by an MCC group. A real-time fee is a
+separate transaction.
 """
 
 from itertools import product
@@ -40,11 +40,11 @@ SOURCES, RULES, TERMINALS = ("none", "active"), ("", "no-partial"), (True, False
 EXTRAS = ("", "increase", "fee")
 
 COUNTING = {"both": (True, True), "purchases": (True, False), "cash": (False, True)}
-"""Velocity controls by what they count: the flags for purchases and for cash back."""
+"""Velocity controls by their flags for purchases and for cash back."""
 
 
 class Case(NamedTuple):
-    """One purchase, what was seen, its row, and the transaction on the wire."""
+    """A purchase with its snapshot, decision, row, and transaction on the wire."""
 
     name: str
     snapshot: Snapshot
@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 
 def extended(snapshot: Snapshot, request_type: RequestType, extra: str) -> Snapshot:
-    """The snapshot with an MCC group that raises holds, or with a real-time fee."""
+    """Return the snapshot with an MCC group that increases holds, or with a real-time fee."""
     if extra == "increase":
         categories = Categories(("Pumps",), (Increase(IncreaseType.AMOUNT, 4_00),))
         return msgspec.structs.replace(snapshot, spend=msgspec.structs.replace(snapshot.spend, categories=categories))
@@ -73,7 +73,7 @@ def extended(snapshot: Snapshot, request_type: RequestType, extra: str) -> Snaps
 
 
 def shown_of(row: TransactionRow, snapshot: Snapshot) -> dict[str, Any]:
-    """The transaction on the wire, which has the same amounts in both models."""
+    """Return the transaction on the wire. Assert that both models have the same amounts."""
     text = render(row, fragments_of(snapshot.card, snapshot.user, snapshot.owner), None)
     transaction: dict[str, Any] = msgspec.json.decode(text)
     other = msgspec.json.decode(as_v2(text, details_decoder.decode(row.details)))
@@ -83,7 +83,7 @@ def shown_of(row: TransactionRow, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def cases() -> list[Case]:
-    """Every combination."""
+    """Return a case for every combination of the values above."""
     combinations = []
     for request_type, goods, cash, surcharge, money, source, rules, capable, extra in product(
         REQUEST_TYPES, GOODS, CASH, SURCHARGES, MONEY, SOURCES, RULES, TERMINALS, EXTRAS
@@ -112,12 +112,12 @@ def cases() -> list[Case]:
 
 @pytest.fixture(scope="module")
 def decided() -> list[Case]:
-    """All cases."""
+    """Return all cases."""
     return cases()
 
 
 def counts(case: Case, name: str) -> int:
-    """What a velocity control of this name counts of the row."""
+    """Return the amount that the velocity control of this name counts for the row."""
     purchases, cash = COUNTING[name]
     control = resolved_control(
         Control(
@@ -130,12 +130,12 @@ def counts(case: Case, name: str) -> int:
 
 
 def units(amount: float) -> int:
-    """Minor units of an amount on the wire."""
+    """Return the minor units of an amount on the wire."""
     return round(amount * 100)
 
 
 def test_the_parts_are_within_the_amount(decided: list[Case]) -> None:
-    """Cash back and surcharge together are at most the amount; a part of the request has no cash back, and buys something."""
+    """Cash back and surcharge together are at most the amount. A partial approval has no cash back, and its goods are above 0."""
     codes = set()
     for case in decided:
         transaction, name = case.shown, case.name
@@ -159,13 +159,13 @@ def test_the_parts_are_within_the_amount(decided: list[Case]) -> None:
 
 
 def test_what_is_approved_is_what_moves(decided: list[Case]) -> None:
-    """Effect, postings, hold and what can be cleared or undone later are the amount, to the cent; a decline has none of it."""
+    """The impacted amount, the legs, and the sum of hold and cleared amount equal the approved amount. A decline has none."""
     for case in decided:
         decision, name = case.decision, case.name
         if not decision.is_approved:
             assert (case.row.impacted, sum(map(abs, decision.legs)), case.row.hold_left) == (None, 0, 0), name
             continue
-        # What moves nothing, as an account verification, has no effect to show.
+        # An approved amount of 0, as of an account verification, shows no impacted amount.
         assert ("impacted_amount" in case.shown["gpa"]) == bool(decision.amount), name
         assert units(case.shown["gpa"].get("impacted_amount", 0)) == -decision.amount, name
         assert decision.legs.held + decision.legs.settlement == decision.amount, name
@@ -176,7 +176,7 @@ def test_what_is_approved_is_what_moves(decided: list[Case]) -> None:
 
 
 def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
-    """A control of purchases counts the amount without cash back, one of cash back the cash, one of both the whole amount."""
+    """A control of purchases counts the amount without cash back, a control of cash back only that, and one of both all of it."""
     for case in decided:
         is_counted = case.request.request_type not in CASH_MACHINE
         amount, cash = units(case.shown["amount"]), units(case.shown.get("cash_back_amount", 0))
@@ -185,7 +185,7 @@ def test_velocity_controls_count_what_was_approved(decided: list[Case]) -> None:
 
 
 def test_the_record_gives_the_message_back(decided: list[Case]) -> None:
-    """Explanations and backtests decide a row again from what it records: the message is the same, and so is the decision."""
+    """The message rebuilt from a row has the same amounts and type, and its decision is the same."""
     for case in decided:
         request, again = case.request, request_of_row(case.row, case.details)
         assert (again.amount, again.requested, again.request_type) == (request.amount, request.requested, request.request_type), (

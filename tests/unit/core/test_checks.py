@@ -1,4 +1,4 @@
-"""Which purchase is approved and which refused, and for what: tables of what differs from an ordinary purchase."""
+"""Checks of a purchase: tables of differences from an ordinary purchase, with the answer of each."""
 
 from typing import Any
 
@@ -47,20 +47,20 @@ from cardwright.core.velocity import Control, Window, resolved_control
 from cardwright.kit.clock import parse_instant
 from tests.support.instants import NOON
 
-# How the tables are read. A column is something that can differ, an empty cell leaves it as it is for an ordinary purchase:
-# 10.00 at a grocery in the USA, an active card of an active user, a product as it is made by default, a funding source.
+# Format of the tables. Each column is a property of a purchase. An empty cell has the value of an ordinary purchase: 10.00 at a
+# grocery in the USA, an active card of an active user, a product with default configuration, an active funding source.
 #
-#   card      state, after a slash the reason code of its last transition; `expires` counts milliseconds from now
-#   product   `off`, `from DAY`, `to DAY`; today is 2026-01-01 unless `now` says otherwise
+#   card      state, after a slash the reason code of its last transition; `expires` is in milliseconds from now
+#   product   `off`, `from DAY`, `to DAY`; today is 2026-01-01 unless `now` has another time
 #   poi       ecommerce, atm, no-other, needs-card, needs-holder
-#   newcomer  a LIMITED user: `plain`, one whose group is `free`, or one who draws `cash`; abroad: where the card is at home
+#   newcomer  a user before KYC: `plain`, `free` of pre-KYC limits, or `cash` for a withdrawal; abroad: the card's home country
 #   blocked   an authorization control that applies `everywhere`
 #   rules     leaves of transaction_controls: see RULES and `exempt=MID,MID`
-#   present   whether the message says that the card was there; `3ds` is a security level sent by a shop
+#   present   card_present in the message; `3ds` is a security level sent by a shop
 #   street, zip   as typed; on file are "12 Main Street" and "94-501 ab", or with `address` only one of them, or `none`
-#   source    active, inactive, none; `money` is ledger less holds, in whole units
+#   source    active, inactive, none; `money` is the ledger balance less holds, in whole units
 #   limits    of one velocity control: `amount=10`, `count=0`
-#   answer    the response code; then what was approved and what was loaded for it, in whole units
+#   answer    the response code; of an approval the approved amount and its JIT load, in whole units
 
 CARD_AND_HOLDER = """
     card           | expires | typed | rules            | holder     | owner      | answer
@@ -176,7 +176,7 @@ CODES = """
               | require-icc | yes     |     |       | right | 1956
 """
 
-# Account verifications have the rules that begin with `av-`, purchases those that begin with `auth-`.
+# Rules that begin with `av-` apply to account verifications, and those that begin with `auth-` to purchases.
 ADDRESSES = """
     amount | street         | zip    | address | rules                | verdict | answer
            |                |        |         | auth-street auth-zip |         | 0000 10 10
@@ -291,8 +291,8 @@ ORDER_OF_REFUSALS = (
 )
 """One fault for each check, in the order of the checks."""
 
-# A newcomer is LIMITED: he has not passed KYC, and his group's pre_kyc_controls allow him neither cash nor what is foreign.
-# His card is at home in the USA, or in the country that the column `abroad` names.
+# A newcomer has not passed KYC. The pre_kyc_controls of the user's group allow neither cash nor foreign merchants.
+# The card's home country is the USA, or the country in the column `abroad`.
 NEWCOMERS = """
     newcomer | poi | cash | country | abroad  | blocked    | answer
     plain    |     |      |         |         |            | 0000 10 10
@@ -346,18 +346,18 @@ VERDICTS = {"": None, "right": True, "wrong": False, "yes": True, "no": False}
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
-    """The rows of a table by the names of its columns."""
+    """Return the rows of a table as dictionaries by column."""
     head, *lines = ([cell.strip() for cell in line.split("|")] for line in table.strip().splitlines())
     return [dict(zip(head, line, strict=True)) for line in lines]
 
 
 def units(text: str) -> int:
-    """Minor units of an amount in whole units."""
+    """Return the minor units of an amount in whole units."""
     return round(float(text) * 100)
 
 
 def address_rule(words: list[str], which: str) -> AddressCheck:
-    """The rule for one kind of message."""
+    """Return the address rule for one kind of message: `av` or `auth`."""
     return AddressCheck(
         validate=f"{which}-off" not in words,
         decline_on_address_number_mismatch=f"{which}-street" in words,
@@ -366,7 +366,7 @@ def address_rule(words: list[str], which: str) -> AddressCheck:
 
 
 def controls_of(text: str) -> TransactionControls:
-    """The product's transaction controls."""
+    """Return the transaction controls of the cell `rules`."""
     words, fields = text.split(), dict[str, Any]()
     for word in words:
         if word.startswith("exempt="):
@@ -380,7 +380,7 @@ def controls_of(text: str) -> TransactionControls:
 
 
 def product_of(row: dict[str, str]) -> ProductFact:
-    """The card product."""
+    """Return the card product of a row."""
     word, _, day = row.get("product", "").partition(" ")
     poi = row.get("poi", "").split()
     assert word in ("", "off", "from", "to")
@@ -403,7 +403,7 @@ def product_of(row: dict[str, str]) -> ProductFact:
 
 
 def limits_of(text: str) -> tuple[Control, ...]:
-    """The velocity control that a cell describes."""
+    """Return the velocity control of the cell `limits`, if it has one."""
     if not text:
         return ()
     name, _, value = text.partition("=")
@@ -415,7 +415,7 @@ def limits_of(text: str) -> tuple[Control, ...]:
 
 
 def spend_of(row: dict[str, str]) -> Spend:
-    """What else is in the way of the card."""
+    """Return the merchant blocks and the pre-KYC rules of a row."""
     newcomer, blocks = row.get("newcomer", ""), bool(row.get("blocked"))
     is_new = newcomer != "" or row.get("abroad", "") != ""
     free = PreKyc(cash_access_enabled=True, international_enabled=True)
@@ -426,7 +426,7 @@ def spend_of(row: dict[str, str]) -> Spend:
 
 
 def snapshot_of(row: dict[str, str], now: int) -> Snapshot:
-    """What the decision sees."""
+    """Return the snapshot of a row."""
     state, _, reason_code = (row.get("card") or "ACTIVE").partition("/")
     source, money = row.get("source") or "active", units(row.get("money") or "0")
     has = (row.get("address") or "street zip").split()
@@ -443,7 +443,7 @@ def snapshot_of(row: dict[str, str], now: int) -> Snapshot:
         owner=UserFact(token="o", status=HolderStatus(row.get("owner") or "ACTIVE")),
         product=product_of(row),
         source=None if source == "none" else msgspec.structs.replace(SOURCE, active=source == "active"),
-        # A part of the account is on hold always, so that ledger and available are never the same.
+        # The account always has a hold, so that ledger and available balance differ.
         account=Account({"USD": (money + 300, 300)}),
         velocity_limits=limits_of(row.get("limits", "")),
         spend=spend_of(row),
@@ -451,7 +451,7 @@ def snapshot_of(row: dict[str, str], now: int) -> Snapshot:
 
 
 def request_of(row: dict[str, str]) -> Authorization:
-    """The purchase."""
+    """Return the purchase of a row."""
     merchant = Merchant(
         mcc=row.get("mcc") or "5411", country=row.get("country") or "USA", security_level=row.get("3ds") or None,
         partial_approval_capable=row.get("terminal") != "incapable",
@@ -469,18 +469,18 @@ def request_of(row: dict[str, str]) -> Authorization:
 
 
 def time_of(row: dict[str, str]) -> int:
-    """When the purchase is decided."""
+    """Return the time of the decision, in milliseconds."""
     return parse_instant(row["now"]) if row.get("now") else NOON
 
 
 def decided(row: dict[str, str]) -> Decision:
-    """The decision on a row of a table."""
+    """Return the decision on a row of a table."""
     now = time_of(row)
     return decide(snapshot_of(row, now), request_of(row), now)
 
 
 def answer_of(decision: Decision) -> str:
-    """The last column: the code; of an approval what was approved and what was loaded for it."""
+    """Return the decision in the form of the column `answer`."""
     if decision.is_approved:
         return f"{decision.reason.code} {decision.amount / 100:g} {decision.moved / 100:g}"
     return f"{decision.reason.code} refused" if decision.order_refused else decision.reason.code
@@ -491,7 +491,7 @@ ROWS = [pytest.param(row, id=f"{name} {n}") for name, table in TABLES.items() fo
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_purchase_is_answered_as_the_tables_say(row: dict[str, str]) -> None:
-    """Each cell that differs from an ordinary purchase has the answer, and the address verdict, of its row."""
+    """Each row has the answer, and the outcome of the address verification, of its columns `answer` and `verdict`."""
     assert answer_of(decided(row)) == row["answer"]
     if "verdict" in row:
         assert (address_verdict(snapshot_of(row, NOON), request_of(row)) or "") == row["verdict"]
@@ -499,7 +499,7 @@ def test_a_purchase_is_answered_as_the_tables_say(row: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("first", range(len(ORDER_OF_REFUSALS)))
 def test_the_first_check_that_refuses_gives_the_reason(first: int) -> None:
-    """A purchase with this fault and all that come later is answered as with this one alone; so for every place in the order."""
+    """A purchase with this fault and all later ones gets the answer of this fault. The test covers every place in the order."""
     row = {column: cell for column, cell, _ in ORDER_OF_REFUSALS[first:]} | {"rules": "us-only auth-zip"}
     decision = decided(row)
     assert decision.reason.code == ORDER_OF_REFUSALS[first][2]
@@ -507,7 +507,7 @@ def test_the_first_check_that_refuses_gives_the_reason(first: int) -> None:
 
 
 def test_the_order_of_refusals_has_every_check() -> None:
-    """The table of the order is complete: one fault for each check, then limits and money."""
+    """Each fault of the table fails exactly the check in its place. The last two rows are for velocity limits and funds."""
     assert len(ORDER_OF_REFUSALS) == len(CHECKS) + 2
     for place, check in enumerate(CHECKS):
         column, cell, _ = ORDER_OF_REFUSALS[place]
@@ -517,7 +517,7 @@ def test_the_order_of_refusals_has_every_check() -> None:
 
 
 def test_the_tables_have_every_reason_and_every_address_verdict() -> None:
-    """No response that an authorization can give is without a row, nor any verdict on an address."""
+    """Every response of an authorization and every outcome of the address verification has a row."""
     rows = [row for table in TABLES.values() for row in rows_of(table)]
     follow_ups = {Reason.PREVIOUSLY_REVERSED, Reason.PREVIOUSLY_COMPLETED, Reason.INVALID_AMOUNT, Reason.ORIGINAL_NOT_FOUND}
     assert {row["answer"].split()[0] for row in rows} == {
@@ -527,7 +527,7 @@ def test_the_tables_have_every_reason_and_every_address_verdict() -> None:
 
 
 def test_a_refusal_moves_nothing_and_says_what_was_asked() -> None:
-    """A declined purchase keeps the account as it was, has no effect, and names the whole amount, cash back included."""
+    """A declined purchase leaves the account unchanged, has no legs, and shows the whole amount, cash back included."""
     row = {"source": "none", "money": "4", "terminal": "incapable", "cash": "5", "poi": "atm"}
     decision = decided(row)
     assert (decision.state, decision.impacted, decision.moved, sum(map(abs, decision.legs))) == (State.DECLINED, None, 0, 0)
@@ -536,7 +536,7 @@ def test_a_refusal_moves_nothing_and_says_what_was_asked() -> None:
 
 
 def test_codes_are_unique_and_four_digits() -> None:
-    """Every reason has a code of its own, by which it is found again when it was stored."""
+    """Every reason has a different code, so that a stored code identifies it."""
     assert len(REASON_OF) == len(Reason)
     assert all(len(reason.code) == 4 and REASON_OF[int(reason.code)] is reason for reason in Reason)
 
@@ -559,7 +559,7 @@ amounts = st.integers(1, 2000)
 
 @st.composite
 def any_question(draw: st.DrawFn) -> tuple[Snapshot, Message]:
-    """A purchase, or a message on a chain that is anywhere in its life."""
+    """Draw a purchase, or a follow-up of a chain in any state, with its snapshot."""
     row = draw(any_row)
     snapshot = snapshot_of(row, NOON)
     kind = draw(st.sampled_from((Authorization, Authorization, Advice, Reversal, Clearing, Refund)))
@@ -574,7 +574,7 @@ def any_question(draw: st.DrawFn) -> tuple[Snapshot, Message]:
 
 @given(any_question())
 def test_a_decision_is_a_function_of_what_it_sees(question: tuple[Snapshot, Message]) -> None:
-    """Asked twice it says the same, and neither what it saw nor what it was asked has changed."""
+    """Two decisions on the same snapshot and message are equal, and neither input has changed."""
     snapshot, message = question
     before = msgspec.msgpack.encode((snapshot, message))
     assert decide(snapshot, message, NOON) == decide(snapshot, message, NOON)
@@ -583,7 +583,7 @@ def test_a_decision_is_a_function_of_what_it_sees(question: tuple[Snapshot, Mess
 
 @given(any_question())
 def test_what_is_booked_is_what_changes(question: tuple[Snapshot, Message]) -> None:
-    """The legs of an entry sum to zero and are the account's change; a refusal books and changes nothing."""
+    """The legs sum to zero and equal the change of the account. A decline has no legs and changes no balance."""
     snapshot, message = question
     decision = decide(snapshot, message, NOON)
     (ledger, held), (ledger_after, held_after) = snapshot.account.money("USD"), decision.account.money("USD")
@@ -591,7 +591,7 @@ def test_what_is_booked_is_what_changes(question: tuple[Snapshot, Message]) -> N
     assert sum(legs) == 0
     assert (ledger_after - ledger, held_after - held) == (legs.available + legs.held, legs.held)
     if decision.is_approved:
-        # A clearing's order covers what had been drawn for the hold too, not only what is drawn now.
+        # A clearing shows the load of its hold too, so `moved` may exceed the load that it draws.
         drawn = -legs.program_funding
         assert decision.moved >= drawn if isinstance(message, Clearing) else decision.moved == drawn
     else:
@@ -601,7 +601,7 @@ def test_what_is_booked_is_what_changes(question: tuple[Snapshot, Message]) -> N
 
 @given(any_question())
 def test_a_chain_never_holds_less_than_nothing(question: tuple[Snapshot, Message]) -> None:
-    """What is left of hold and load stays between nothing and what there was, and the load within the hold."""
+    """Open hold and load are never negative and never increase, and the load is at most the hold."""
     snapshot, message = question
     decision = decide(snapshot, message, NOON)
     if snapshot.chain is None or decision.chain is None:

@@ -1,4 +1,4 @@
-"""A card expires as the Core API says: units, rounding, minimum and the printed month."""
+"""Expiration of cards: units, rounding, minimum and the printed month follow the Core API."""
 
 import calendar
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ def ms_of(moment: datetime) -> int:
 @pytest.mark.parametrize(
     ("start", "value", "unit", "expected"),
     [
-        # the reference's own examples
+        # examples of the reference
         ("2026-01-01T00:00:00Z", 1, "YEARS", "2027-01-31T23:59:59Z"),
         ("2022-06-02T12:00:00Z", 4, "YEARS", "2026-06-30T23:59:59Z"),
         ("2026-01-31T12:00:00Z", 4, "YEARS", "2030-01-31T23:59:59Z"),
@@ -43,7 +43,7 @@ def ms_of(moment: datetime) -> int:
         ("2028-02-29T12:00:00Z", 4, "YEARS", "2032-02-29T23:59:59Z"),
         ("2028-02-28T23:59:59Z", 1, "DAYS", "2028-02-29T23:59:59Z"),
         ("2026-12-31T00:00:00Z", 1, "DAYS", "2027-01-01T23:59:59Z"),
-        # the end of the period that has begun
+        # a value of 0: the end of the current period
         ("2026-05-10T12:00:00Z", 0, "YEARS", "2026-05-31T23:59:59Z"),
         ("2026-05-10T12:00:00Z", 0, "DAYS", "2026-05-10T23:59:59Z"),
         # no rounding
@@ -51,7 +51,7 @@ def ms_of(moment: datetime) -> int:
         ("2026-05-10T12:00:00.999Z", 90, "MINUTES", "2026-05-10T13:30:00.999Z"),
         ("2026-05-10T12:00:00Z", 1, "SECONDS", "2026-05-10T12:00:01Z"),
         ("2026-05-10T12:00:00Z", 0, "SECONDS", "2026-05-10T12:00:00Z"),
-        # before the epoch, and the last moment that can be written
+        # before the epoch, and the last valid instant
         ("1969-12-31T23:00:00Z", 1, "DAYS", "1970-01-01T23:59:59Z"),
         ("1969-12-31T23:00:00Z", 2, "MONTHS", "1970-02-28T23:59:59Z"),
         ("9998-12-05T00:00:00Z", 1, "YEARS", "9999-12-31T23:59:59Z"),
@@ -59,13 +59,13 @@ def ms_of(moment: datetime) -> int:
     ],
 )
 def test_life_times(start: str, value: int, unit: str, expected: str) -> None:
-    """Each unit is added and rounded as the reference's table says."""
+    """Each unit is added and rounded by the rules of the reference."""
     assert expiration_instant(ms(start), unit, value) == ms(expected)
 
 
 @given(starts, st.integers(0, 1200))
 def test_months_agree_with_the_calendar(start: datetime, value: int) -> None:
-    """Any number of months, and so of years, ends in the last second of the month that a calendar names."""
+    """A lifetime in months or years ends in the last second of the month that the calendar gives."""
     year, month = divmod(start.year * 12 + start.month - 1 + value, 12)
     end = datetime(year, month + 1, calendar.monthrange(year, month + 1)[1], 23, 59, 59, tzinfo=UTC)
     assert expiration_instant(ms_of(start), "MONTHS", value) == ms_of(end)
@@ -74,7 +74,7 @@ def test_months_agree_with_the_calendar(start: datetime, value: int) -> None:
 
 @given(starts, units, st.integers(1, 200))
 def test_rounding_is_up(start: datetime, unit: ExpirationUnit, value: int) -> None:
-    """A card with a life time ends after its start, and one unit more always ends later."""
+    """A card with a lifetime expires after its start, and one unit more always expires later."""
     start_ms = ms_of(start)
     assert expiration_instant(start_ms, unit, value) > start_ms
     assert expiration_instant(start_ms, unit, value + 1) > expiration_instant(start_ms, unit, value)
@@ -95,21 +95,21 @@ def test_rounding_is_up(start: datetime, unit: ExpirationUnit, value: int) -> No
     ],
 )
 def test_impossible_life_times_name_the_value(start: str, value: int, unit: str) -> None:
-    """A negative value, and one that reaches beyond the year 9999, is a ValueError that names it."""
+    """A negative value, and one that reaches beyond the year 9999, raises a ValueError that names it."""
     with pytest.raises(ValueError, match=f"{value} {unit}"):
         expiration_instant(ms(start), unit, value)
 
 
 @pytest.mark.parametrize("start_ms", [-(10**18), 10**18])
 def test_a_start_that_no_calendar_has_is_refused(start_ms: int) -> None:
-    """A start before year 1 or after year 9999 is a ValueError, not an overflow."""
+    """A start before year 1 or after year 9999 raises ValueError, not OverflowError."""
     with pytest.raises(ValueError, match="cannot count"):
         expiration_instant(start_ms, "MONTHS", 1)
 
 
 @pytest.mark.parametrize("unit", ["WEEKS", "years", ""])
 def test_unknown_units_are_refused(unit: str) -> None:
-    """Only the six words of the wire are units."""
+    """A unit that is not one of the six units of the wire raises ValueError."""
     with pytest.raises(ValueError, match="not a valid ExpirationUnit"):
         expiration_instant(0, unit, 1)
 
@@ -127,13 +127,13 @@ def test_unknown_units_are_refused(unit: str) -> None:
     ],
 )
 def test_the_minimum(value: int, unit: str, min_value: int | None, min_unit: str | None, expected: str) -> None:
-    """The later of life time and minimum counts, each rounded by its own unit; without a minimum nothing changes."""
+    """The later of lifetime and minimum counts, each rounded by its unit. Without a minimum, the lifetime counts."""
     assert expiration_of(ms("2026-05-10T12:00:00Z"), unit, value, min_unit, min_value) == ms(expected)
 
 
 @pytest.mark.parametrize(("min_unit", "min_value"), [("DAYS", None), (None, 3)])
 def test_half_a_minimum_is_refused(min_unit: str | None, min_value: int | None) -> None:
-    """Unit and value of the minimum come together."""
+    """A minimum with only a unit or only a value raises ValueError."""
     with pytest.raises(ValueError, match="both"):
         expiration_of(0, "DAYS", 1, min_unit, min_value)
 
@@ -148,5 +148,5 @@ def test_half_a_minimum_is_refused(min_unit: str | None, min_value: int | None) 
     ],
 )
 def test_the_printed_month(moment: str, printed: str) -> None:
-    """Two digits of the month and two of the year, in UTC."""
+    """The printed expiration has two digits of the month and two of the year, in UTC."""
     assert mmyy(ms(moment)) == printed

@@ -1,4 +1,4 @@
-"""The page on spend controls tells the order in which checks refuse, and with what."""
+"""Order of checks: the page on spend controls lists the checks in their order, with their response codes."""
 
 import re
 from pathlib import Path
@@ -12,19 +12,19 @@ ROW = re.compile(r"^\| (\d+|–) \| `(\w+)` \| ([^|]+) \|", re.MULTILINE)
 
 
 def rows() -> list[tuple[str, str, set[str]]]:
-    """Number, check and codes of each row of the page's first table."""
+    """Return number, check and codes of each row of the page's table of checks."""
     return [(number, name, set(re.findall(r"\d{4}", codes))) for number, name, codes in ROW.findall(PAGE.read_text("utf-8"))]
 
 
 def test_the_page_has_the_order_of_the_list() -> None:
-    """Each check has a row in its place; then the hold is raised, then velocity controls, then funds."""
+    """Each check has a row in its place. The rows of hold increase, velocity controls and funds follow."""
     names = [name for _, name, _ in rows()]
     assert names == [*(check.name for check in CHECKS), "hold_is_raised", "velocity_has_room", "funds_are_found"]
     assert [int(number) for number, _, _ in rows() if number != "–"] == list(range(1, len(CHECKS) + 3))
 
 
 def test_the_page_names_only_codes_that_there_are() -> None:
-    """Every code is one of the table of responses, and what a check answers to its own fault is among those of its row."""
+    """Every code on the page is a response code, and the code of each check's fault is in its row."""
     known = {reason.code for reason in Reason}
     by_name = {name: codes for _, name, codes in rows()}
     assert set().union(*by_name.values()) <= known

@@ -1,4 +1,4 @@
-"""Who may buy where, how much is held and for how long: tables of controls and the purchases that they decide."""
+"""Spend controls: tables of controls, and of purchases with their answers, holds and hold durations."""
 
 from typing import Any
 
@@ -32,10 +32,11 @@ from cardwright.kit.clock import parse_instant
 from cardwright.resources.controls.scope import moment_of
 from tests.unit.core.test_checks import snapshot_of, units
 
-# How a table is read. First its controls, one a line: `auth NAME`, `exempt NAME`, `velocity NAME`, `group NAME CODES`,
-# `merchants NAME IDS`, then what they say. Then purchases, one a line: what a cell leaves out is 10.00 by user u with a card of
-# product p at merchant m9 of category 5411, at noon on Tuesday, 4 March 2025. `before` is what the user has bought before,
-# as `DAY TIME AMOUNT[@MCC]`. The answer is the code, what is held when it is approved, and the name of the control that refused.
+# Format of the tables. The first part has one control per line: `auth NAME`, `exempt NAME`, `velocity NAME`, `group NAME CODES`,
+# `merchants NAME IDS` or `countries NAME CODES`, then its fields. The second part has one purchase per line. The default is 10.00
+# by user u with a card of product p at merchant m9 of category 5411, at noon on Tuesday, 4 March 2025. `before` has earlier
+# purchases of the user as `DAY TIME AMOUNT[@MCC]`. The answer is the code, then the hold of an approval or the name of the
+# control that declined.
 
 MERCHANT_SCOPES = (
     """
@@ -334,7 +335,7 @@ class Rules:
         )
 
     def snapshot(self, row: dict[str, str]) -> Snapshot:
-        """What the decision on a purchase sees."""
+        """Return the snapshot of a purchase."""
         now, user, product = time_of(row), row.get("user") or "u", row.get("product") or "p"
         plain = snapshot_of({"source": "none", "money": row["money"]} if product == "none" else {}, now)
         rules = msgspec.structs.replace(
@@ -362,12 +363,12 @@ class Rules:
 
 
 def fields_of(words: list[str]) -> dict[str, str]:
-    """``key=value`` words."""
+    """Return words of the form ``key=value`` as a dictionary."""
     return dict(word.split("=", 1) for word in words)
 
 
 def group_of(name: str, codes: str, words: list[str]) -> MccGroup:
-    """An MCC group."""
+    """Return an MCC group."""
     fields = fields_of(words)
     kind, _, value = fields.get("hold", "").partition(":")
     increase = Increase(IncreaseType(kind), units(value)) if kind else None
@@ -376,7 +377,7 @@ def group_of(name: str, codes: str, words: list[str]) -> MccGroup:
 
 
 def rule_of(number: int, name: str, fields: dict[str, str]) -> MerchantRule:
-    """An authorization control or an exemption."""
+    """Return an authorization control or an exemption."""
     words = {"start_ms": "from", "end_ms": "to"}
     times = {key: moment_of(key, fields[word].replace("_", " ")) for key, word in words.items() if word in fields}
     return MerchantRule(
@@ -387,7 +388,7 @@ def rule_of(number: int, name: str, fields: dict[str, str]) -> MerchantRule:
 
 
 def velocity_of(number: int, name: str, fields: dict[str, str]) -> Control:
-    """A velocity control."""
+    """Return a velocity control."""
     flags: dict[str, Any] = {key: value == "true" for key, value in fields.items() if key.startswith("include_")}
     return Control(
         id=number, token=name, name=name, amount_limit=units(fields["limit"]),
@@ -398,7 +399,7 @@ def velocity_of(number: int, name: str, fields: dict[str, str]) -> Control:
 
 
 def changes_of(row: dict[str, str]) -> list[tuple[int, list[Change]]]:
-    """What the user has bought before."""
+    """Return the changes of usage by the purchases in the cell `before`."""
     past = []
     for text in filter(None, row.get("before", "").split(", ")):
         day, time, purchase = text.split()
@@ -410,26 +411,26 @@ def changes_of(row: dict[str, str]) -> list[tuple[int, list[Change]]]:
 
 
 def time_of(row: dict[str, str]) -> int:
-    """When the purchase is decided."""
+    """Return the time of the decision, in milliseconds."""
     return parse_instant((row.get("when") or "2025-03-04 12:00:00").replace(" ", "T"))
 
 
 def request_of(row: dict[str, str]) -> Authorization:
-    """The purchase."""
+    """Return the purchase of a row."""
     merchant = Merchant(mcc=row.get("mcc") or "5411", country=row.get("country") or "USA")
     details = Details(mid=row.get("mid") or "m9", merchant=merchant, velocity_category=VelocityCategory(row.get("flow") or "p"))
     return Authorization(amount=units(row.get("amount") or "10"), details=details)
 
 
 def answer_of(decision: Decision) -> str:
-    """The column ``answer``."""
+    """Return the decision in the form of the column `answer`."""
     if decision.is_approved:
         return f"{decision.reason.code} {decision.amount / 100:g}"
     return f"{decision.reason.code} {decision.limited_by or ''}".strip()
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
-    """The rows of a table by the names of its columns."""
+    """Return the rows of a table as dictionaries by column."""
     head, *lines = ([cell.strip() for cell in line.split("|")] for line in table.strip().splitlines())
     return [dict(zip(head, line, strict=True)) for line in lines]
 
@@ -444,7 +445,7 @@ RULES = {name: Rules(text) for name, (text, _) in TABLES.items()}
 
 @pytest.mark.parametrize(("name", "row"), ROWS)
 def test_a_purchase_is_answered_as_the_table_says(name: str, row: dict[str, str]) -> None:
-    """The code, what is held and the control that refused are those of the row; the explanation says the same in the end."""
+    """Code, hold, declining control and hold duration are those of the row. The explanation has the same decision."""
     snapshot, request, now = RULES[name].snapshot(row), request_of(row), time_of(row)
     decision = decide(snapshot, request, now)
     assert answer_of(decision) == row["answer"]
@@ -457,19 +458,19 @@ def test_a_purchase_is_answered_as_the_table_says(name: str, row: dict[str, str]
 
 
 def test_there_are_enough_rows() -> None:
-    """A hundred and more, of every table."""
+    """There are at least 100 rows, and every table has some."""
     assert len(ROWS) >= 100
     assert {name for name, _ in (row.values for row in ROWS)} == set(TABLES)
 
 
 def test_what_an_increase_asks_is_not_what_the_merchant_asked() -> None:
-    """The request keeps the merchant's figure, the hold and the money are the raised one's, and no entry is out of balance."""
+    """A hold increase leaves the requested amount and raises amount, hold and impacted amount. The legs sum to zero."""
     decision = decide(RULES["holds"].snapshot({"mcc": "5542"}), request_of({"mcc": "5542", "amount": "1"}), time_of({}))
     assert (decision.requested, decision.amount, decision.hold_left, decision.impacted) == (100, 2600, 2600, -2600)
     assert sum(decision.legs) == 0
 
 
-# The merchant asked for 1.00, the group made it 26.00: what a message of the merchant's leaves of the hold.
+# The merchant requests 1.00, and the MCC group increases the hold to 26.00. `left` is the hold after one more message.
 AFTER_AN_INCREASE = """
     message | amount | left
     reverse | 1      | 0
@@ -484,7 +485,10 @@ AFTER_AN_INCREASE = """
 
 @pytest.mark.parametrize("row", rows_of(AFTER_AN_INCREASE), ids=lambda row: f"{row['message']} {row['amount']}")
 def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
-    """Who takes back all that he asked for frees the increase too; nothing else does before the hold expires."""
+    """A reversal of the whole request releases the increase too. A smaller one and a clearing below the hold leave the rest.
+
+    An advice sets the hold to its amount.
+    """
     snapshot = msgspec.structs.replace(
         RULES["holds"].snapshot({"mcc": "5542"}), chain=Chain(State.PENDING, 100, 2600, 2600, 0, 2500)
     )
@@ -502,7 +506,7 @@ def test_what_follows_a_raised_hold(row: dict[str, str]) -> None:
 
 
 def test_an_ordinary_reversal_is_as_it_was() -> None:
-    """Without an increase a partial reversal leaves the rest, also when the rest is what was asked at first."""
+    """Without an increase, a partial reversal leaves the rest, even if the rest equals the original request."""
     snapshot = msgspec.structs.replace(RULES["holds"].snapshot({}), chain=Chain(State.PENDING, 100, 200, 200, 0))
     decision = reverse(snapshot, Reversal(amount=100, details=Details(mid="m9")), time_of({}))
     assert decision.chain is not None
@@ -520,7 +524,7 @@ def test_an_ordinary_reversal_is_as_it_was() -> None:
     ],
 )
 def test_ranges_have_both_their_ends(mccs: tuple[str, ...], size: int, inside: str | None, outside: str) -> None:
-    """Codes and ranges as sets of four digits; what overlaps counts once."""
+    """Ranges include both ends, and codes in several ranges count once."""
     codes = expanded(mccs)
     assert len(codes) == size
     assert inside is None or inside in codes
@@ -528,7 +532,7 @@ def test_ranges_have_both_their_ends(mccs: tuple[str, ...], size: int, inside: s
 
 
 def test_a_group_that_changes_is_counted_again() -> None:
-    """What a control counts follows its group's members, so that every account looks back; its limits leave it alone."""
+    """A control's usage key changes with the codes of its MCC group and not with its limit, so usage is counted again."""
 
     def counted(codes: str, limit: str = "30") -> str:
         groups = Groups({"drinks": group_of("drinks", codes, [])})
@@ -538,7 +542,7 @@ def test_a_group_that_changes_is_counted_again() -> None:
 
 
 def test_an_explanation_names_the_controls() -> None:
-    """Every control and exemption for the card is there with token, name, level and scope, and which of them refused."""
+    """An explanation lists each control and exemption of the card with name, level and state, and the one that declined."""
     snapshot, request = RULES["exemptions"].snapshot({}), request_of({})
     _, steps = explain(snapshot, request, time_of({}))
     step = next(check for check in steps if check["check"] == "merchant_is_allowed")

@@ -1,4 +1,4 @@
-"""Cards kept in the process: what comes out is what went in, whatever a card's token and traits are."""
+"""Card cache: it returns the cached facts unchanged, for any form of token and any traits."""
 
 import msgspec
 import pytest
@@ -23,11 +23,11 @@ TOKENS = [
     "my card",
     "ключ-карты",
 ]
-"""Such as are UUIDs, such as nearly are, and others."""
+"""UUIDs, texts that resemble UUIDs, and other texts."""
 
 
 def row_of(token: str, user_token: str = UUID, **fields: object) -> CardRow:
-    """A card's row; ``fields`` are fields of its facts by their names."""
+    """Return the row of a card. ``fields`` are fields of the card's or the user's fact."""
     card = CardFact(
         token=token, user_token=user_token, card_product_token="product", state=CardState.ACTIVE, last_four="4321",
         expiration="1230", expires_ms=1, service_code="101",
@@ -45,7 +45,7 @@ def facts_of(row: CardRow) -> tuple[CardFact, UserFact]:
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_every_token_leads_back(token: str) -> None:
-    """A token is kept in less room and comes back as it was, the card's and the user's."""
+    """Tokens of the card and the user are returned unchanged, and only their program's key finds the card."""
     cards = Cards()
     for kept_token in TOKENS:
         cards.add(row_of(kept_token, user_token=kept_token), "411111______4321")
@@ -67,7 +67,7 @@ def test_every_token_leads_back(token: str) -> None:
     ],
 )
 def test_facts_come_back_whole(fields: dict[str, object]) -> None:
-    """What is shared with other cards and what is a card's own make up the facts that were kept."""
+    """Shared traits and individual values together give the original facts."""
     cards, row = Cards(), row_of("one", **fields)
     cards.add(row_of("another"), "4321")
     kept = cards.add(row, "4111111111114321")
@@ -80,7 +80,7 @@ def test_facts_come_back_whole(fields: dict[str, object]) -> None:
 
 
 def test_an_owner_of_his_own_comes_back() -> None:
-    """A card that draws on somebody else's account keeps both people apart."""
+    """A card that uses another holder's account keeps owner and user separate."""
     owner = UserFact(token="owner", status=HolderStatus.SUSPENDED)
     row = row_of("one")._replace(owner_fact=msgspec.json.encode(owner).decode())
     cards = Cards()
@@ -91,7 +91,7 @@ def test_an_owner_of_his_own_comes_back() -> None:
 
 
 def test_the_newest_word_stands() -> None:
-    """A card that is kept again is as it was kept last."""
+    """A card that is cached again has its newest facts."""
     cards = Cards()
     cards.add(row_of("one"), "4321")
     cards.add(row_of("one", state=CardState.TERMINATED), "4321")
@@ -101,7 +101,7 @@ def test_the_newest_word_stands() -> None:
 
 
 def test_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more cards are kept than there is room for, and it is the one that came first which is loaded anew."""
+    """The cache holds at most CARDS_MAX cards and evicts the oldest one first."""
     monkeypatch.setattr(module, "CARDS_MAX", 2)
     cards = Cards()
     for token in ("one", "two", "three"):

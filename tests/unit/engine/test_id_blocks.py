@@ -1,10 +1,10 @@
-"""Transaction ids come in blocks, and none is given twice."""
+"""Id blocks: no transaction id is drawn twice."""
 
 from cardwright.engine.id_blocks import IdSource
 
 
 def test_a_block_that_begins_among_ids_in_use() -> None:
-    """What is stored says less than what was given out, while a batch has ids that it did not write yet."""
+    """A new block that contains ids of a batch that is not written yet skips them."""
     ids = IdSource()
     ids.refill(range(1, 11, 2))
     given = [ids.next() for _ in range(4)]

@@ -1,4 +1,4 @@
-"""What a worker takes from the inbox: the oldest messages whose accounts are free, and nobody waits for ever."""
+"""Inbox: a worker takes the oldest messages whose accounts are free, and no transfer starves."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ MISSING: Any = None
 
 
 class Stub:
-    """Stands for a message that just arrived."""
+    """A stand-in for a message that has just arrived."""
 
     received_ms = 0
 
 
 def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """The accounts of what is taken while others are busy, and of what stays, in order."""
+    """Return the accounts of the taken messages and of the messages that stay, in order. ``busy`` accounts are in a batch."""
 
     async def take() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         engine = Engine(MISSING, MISSING, lambda: 0, MISSING, Outage(), Limits())
@@ -42,21 +42,21 @@ def taken(busy: set[int], inbox: Sequence[tuple[int, ...]], rows: int = 1) -> tu
         (set(), [(1, 2), (2, 1), (3,)], [(1, 2), (2, 1), (3,)], []),
         ({1}, [(1, 2), (3,)], [(3,)], [(1, 2)]),
         ({2}, [(1, 2), (3,)], [(3,)], [(1, 2)]),
-        # A transfer waits for 1; whoever comes later must not keep 2 away from it, while the others go on.
+        # A transfer is blocked on 1. Later messages for 2 wait behind it; messages for other accounts pass.
         ({1}, [(1, 2), (2,), (2, 3), (3,), (4,)], [(4,)], [(1, 2), (2,), (2, 3), (3,)]),
         ({1}, [(2,), (1, 2), (2,)], [(2,)], [(1, 2), (2,)]),
-        # One account alone holds nobody else up.
+        # A blocked message for one account blocks no other account.
         ({1}, [(1,), (2,), (3,)], [(2,), (3,)], [(1,)]),
     ],
 )
 def test_what_is_taken(
     busy: set[int], inbox: list[tuple[int, ...]], batch: list[tuple[int, ...]], left: list[tuple[int, ...]]
 ) -> None:
-    """No account is in two workers, order is kept, and a transfer that waits is not overtaken at either of its accounts."""
+    """No account is in two batches, the order stays, and no message overtakes a blocked transfer at either of its accounts."""
     assert taken(busy, inbox) == (batch, left)
 
 
 def test_a_batch_is_full_by_its_transactions() -> None:
-    """A movement that may become several transactions takes their room, so that a commit stays as small as it is."""
+    """A message counts with the highest number of transactions that it may become, so that it does not enlarge a commit."""
     batch, left = taken(set(), [(1,)] * BATCH_MAX, rows=8)
     assert (len(batch), len(left)) == (BATCH_MAX // 8, BATCH_MAX - BATCH_MAX // 8)

@@ -1,10 +1,10 @@
-"""What is kept of cards and transactions in a process: bounded, the oldest goes first."""
+"""Packed cache: its size is limited, and it evicts the oldest values first."""
 
 from cardwright.engine.packed_cache import PART, PackedCache
 
 
 def test_the_oldest_go_first_and_the_limit_holds() -> None:
-    """Ten times as many values as there is room for: never more than the limit, and always the newest without a gap."""
+    """With ten times as many values as the limit, the cache always holds the newest ones without a gap, at most the limit."""
     limit = 10 * PART
     cache, kept = PackedCache[int](limit), 0
     for key in range(10 * limit):
@@ -15,11 +15,11 @@ def test_the_oldest_go_first_and_the_limit_holds() -> None:
             assert len(there) >= min(key + 1, limit - limit // PART)
             assert len(there) <= limit
             kept = max(kept, len(there))
-    assert kept > limit - limit // PART, "there was never more in it than a cleared one holds"
+    assert kept > limit - limit // PART, "the cache never held more values than it has after an eviction"
 
 
 def test_a_value_takes_the_place_of_an_earlier_one() -> None:
-    """Whoever is put again is not twice in it, and goes when his first value would have gone."""
+    """A key that is put again has one entry with its newest value, and is evicted in the place of its first value."""
     cache = PackedCache[str](3)
     for key, packed in (("a", b"1"), ("b", b"2"), ("a", b"3"), ("c", b"4"), ("d", b"5")):
         cache.put(key, packed)

@@ -1,4 +1,4 @@
-"""Bookmarks: one reader of a connection gets every entry once, several miss none, and all limits hold."""
+"""Bookmarks: a single reader of a connection gets every entry once, several readers miss none, and all limits hold."""
 
 import random
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ LIST = b"list"
 
 
 class Growing:
-    """A list in one order, in which entries arrive anywhere."""
+    """A sorted list that gets and loses entries in any place."""
 
     def __init__(self, drawn: random.Random, size: int, *, descending: bool) -> None:
         self.drawn, self.descending = drawn, descending
         self.entries = sorted(drawn.sample(range(1_000_000), size), reverse=descending)
 
     def arrive(self, count: int, *, in_front: float = 0.6) -> None:
-        """Add entries, most of them in front as in a list of what is newest."""
+        """Add entries, most of them in front, as in a list with the newest entry first."""
         for _ in range(count):
             edge = max(self.entries) if self.drawn.random() < in_front else self.drawn.randrange(1_000_000)
             self.entries.append(edge + 1 + self.drawn.randrange(50))
         self.entries = sorted(set(self.entries), reverse=self.descending)
 
     def leave(self, count: int) -> None:
-        """Remove entries, as those whose state changes leave a list of one state."""
+        """Remove entries, as from a list of one state when states change."""
         for entry in self.drawn.sample(self.entries, min(count, len(self.entries) // 2)):
             self.entries.remove(entry)
 
     def read(self, page: Page) -> tuple[list[int], bool]:
-        """A page as a resource reads it."""
+        """Read a page like a resource; return its entries and whether more follow."""
         start = page.start()
         rest = self.entries[page.start_index :] if start.after is None else self._behind(start.after)
         shown, is_more = rest[: page.count], len(rest) > page.count
@@ -45,7 +45,7 @@ class Growing:
 
 @dataclass
 class Reader:
-    """A client that raises ``start_index`` by what its page held."""
+    """A client that adds the number of entries of each page to ``start_index``."""
 
     source: Growing
     connection: Bookmarks
@@ -68,7 +68,10 @@ class Reader:
 @pytest.mark.parametrize("descending", [True, False])
 @pytest.mark.parametrize("seed", range(100))
 def test_a_reader_of_its_own_connection_gets_every_entry_once(seed: int, descending: bool) -> None:
-    """Whatever arrives or leaves: readings one after the other, some given up, and other lists in between."""
+    """A reader with its own connection gets every remaining entry exactly once while entries arrive and leave.
+
+    It reads the list several times, sometimes incompletely, and reads another list in between.
+    """
     drawn = random.Random(seed)
     source, connection = Growing(drawn, 40, descending=descending), Bookmarks()
     for _ in range(6):
@@ -90,9 +93,9 @@ def test_a_reader_of_its_own_connection_gets_every_entry_once(seed: int, descend
 @pytest.mark.parametrize("descending", [True, False])
 @pytest.mark.parametrize("seed", range(100))
 def test_readers_of_a_shared_connection_miss_nothing(seed: int, descending: bool) -> None:
-    """Readers in any turns, with any counts: each gets what was there when it began.
+    """Several readers of a connection, in any order and with any counts, each get all entries that existed at their start.
 
-    They begin one by one or all together; there are two of them, or more than a list has bookmarks.
+    They begin one by one or all together. There are two or three of them, or more than a list has bookmarks.
     """
     drawn = random.Random(seed)
     source, connection = Growing(drawn, 60, descending=descending), Bookmarks()
@@ -112,7 +115,7 @@ def test_readers_of_a_shared_connection_miss_nothing(seed: int, descending: bool
 
 
 def test_readers_that_begin_together_share_without_a_repeat() -> None:
-    """Counts of 5 and 10 on one connection, three arrivals before every page: each reader gets every entry once."""
+    """Two readers with counts of 5 and 10 on one connection each get every entry once, with three arrivals before every page."""
     source, connection = Growing(random.Random(1), 60, descending=True), Bookmarks()
     readers = [Reader(source, connection, counts=(count,)) for count in (5, 10)]
     for reader in readers:
@@ -127,7 +130,7 @@ def test_readers_that_begin_together_share_without_a_repeat() -> None:
 
 
 def test_a_page_can_be_repeated() -> None:
-    """The same request again gives the same page, and the reader goes on behind it."""
+    """A repeated request returns the same page, and the next page follows it."""
     source, connection = Growing(random.Random(2), 30, descending=True), Bookmarks()
     first = source.entries[:]
     for start in (0, 10, 10, 20, 20):
@@ -137,7 +140,7 @@ def test_a_page_can_be_repeated() -> None:
 
 
 def test_a_follower_goes_on_at_the_end_of_an_ascending_list() -> None:
-    """Behind its last page it gets what has arrived there, and not what the list has lost in front."""
+    """A reader at the end of an ascending list gets a new entry there, although the list has lost an entry in front."""
     source, connection = Growing(random.Random(3), 12, descending=False), Bookmarks()
     reader = Reader(source, connection, counts=(5,))
     while not reader.is_done:
@@ -153,7 +156,7 @@ def test_a_follower_goes_on_at_the_end_of_an_ascending_list() -> None:
 
 
 def put(kept: Bookmarks, key: bytes, index: int, position: int) -> None:
-    """Put a bookmark as a page that goes on behind another one does."""
+    """Put a bookmark like the second page of a list."""
     start = kept.find(key, index - 1)
     kept.put(key, index - 1, Start(start.number, (0,)), [(position,)], descending=True)
 
@@ -163,7 +166,7 @@ def marked(kept: Bookmarks, key: bytes, index: int) -> Position | None:
 
 
 def test_a_bookmark_grows_old() -> None:
-    """It is used for ten minutes."""
+    """A bookmark expires after KEPT_S seconds."""
     now = 0.0
     kept = Bookmarks(lambda: now)
     put(kept, LIST, 5, 7)
@@ -174,7 +177,7 @@ def test_a_bookmark_grows_old() -> None:
 
 
 def test_a_bookmark_belongs_to_connection_list_and_index() -> None:
-    """Nothing else finds it, and index 0 always begins anew."""
+    """Another connection, list or index does not find the bookmark, and index 0 has none."""
     kept = Bookmarks()
     put(kept, LIST, 5, 7)
     assert marked(kept, LIST, 5) == (7,)
@@ -185,7 +188,7 @@ def test_a_bookmark_belongs_to_connection_list_and_index() -> None:
 
 
 def test_the_bookmarks_of_a_list_are_limited() -> None:
-    """The lowest index goes first, and nobody puts another bookmark in its place."""
+    """A list keeps LIST_MAX bookmarks, those with the highest indexes. A lower one is not added to a full list."""
     kept = Bookmarks()
     for index in range(1, LIST_MAX + 2):
         put(kept, LIST, index, 100 - index)
@@ -195,7 +198,7 @@ def test_the_bookmarks_of_a_list_are_limited() -> None:
 
 
 def test_the_bookmarks_of_a_connection_are_limited() -> None:
-    """Those of the least recently used list go first."""
+    """A connection keeps CONNECTION_MAX bookmarks and removes those of the least recently used list first."""
     kept = Bookmarks()
     for number in range(CONNECTION_MAX + 1):
         put(kept, b"%d" % number, 10, 1)
@@ -203,7 +206,7 @@ def test_the_bookmarks_of_a_connection_are_limited() -> None:
 
 
 def test_lists_within_a_list_leave_its_bookmark() -> None:
-    """A reader that reads a whole list for each of a hundred objects of a page goes on behind that page."""
+    """A reader that reads a whole list for each of 100 entries of a page still continues behind that page."""
     drawn, connection = random.Random(4), Bookmarks()
     outer = Growing(drawn, 250, descending=True)
     reader = Reader(outer, connection, counts=(100,))
@@ -219,7 +222,7 @@ def test_lists_within_a_list_leave_its_bookmark() -> None:
 
 
 def test_a_page_that_was_given_up_changes_nothing() -> None:
-    """A request that was answered with 503 can still end its page, after the connection has gone on."""
+    """A request that was answered with 503 may end its page later, and this does not move newer bookmarks."""
     kept = Bookmarks()
     late, start = kept.find(LIST, 0), kept.find(LIST, 0)
     kept.put(LIST, 0, start, [(9,), (8,)], descending=True)

@@ -1,4 +1,4 @@
-"""Canonical forms: equal for all writings of a request, different for different requests, and small whatever the numbers are."""
+"""Canonical forms: equal for all spellings of a request, different for different requests, and small for any number."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ Text = Annotated[str, Meta(max_length=4), reading(lambda text: text.zfill(4) if 
 
 
 class Inner(msgspec.Struct, frozen=True, kw_only=True):
-    """An object inside."""
+    """A nested object."""
 
     flag: bool | None = True
     name: str | None = None
@@ -34,14 +34,14 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaterBody(Body, frozen=True, kw_only=True):
-    """The same request in a release that knows one field more."""
+    """The same request in a release with two more fields."""
 
     note: str | None = None
     limit: int | None = 5
 
 
 def form(text: str, shape: type[msgspec.Struct] = Body) -> bytes:
-    """The canonical form of JSON."""
+    """Return the canonical form of a JSON body."""
     return canonical(msgspec.json.decode(text, type=shape, strict=False))
 
 
@@ -62,7 +62,7 @@ def form(text: str, shape: type[msgspec.Struct] = Body) -> bytes:
     ],
 )
 def test_writings_of_one_request(same: tuple[str, ...]) -> None:
-    """Every writing has the same form."""
+    """All spellings of a request have the same form."""
     assert len({form(text) for text in same}) == 1, [form(text) for text in same]
 
 
@@ -79,24 +79,24 @@ def test_writings_of_one_request(same: tuple[str, ...]) -> None:
     ],
 )
 def test_different_requests(different: tuple[str, ...]) -> None:
-    """No two of them have the same form."""
+    """Different requests have different forms."""
     assert len({form(text) for text in different}) == len(different)
 
 
 def test_a_large_exponent_stays_small() -> None:
-    """A number is not written out: its form is as small as the body."""
+    """The form of a number with a large exponent is short, because it keeps the exponent."""
     assert len(form('{"amount": "1e999999999999999999"}')) < 60
 
 
 def test_a_new_field_changes_no_form() -> None:
-    """A body that does not use a field of a later release has the same form there, so stored fingerprints stay valid."""
+    """A body without a new field has the same form in the later release, so stored fingerprints stay valid."""
     for text in ("{}", '{"amount": 10, "inner": {"name": "x"}, "rows": [{}]}'):
         assert form(text) == form(text, LaterBody)
     assert form('{"note": "x"}', LaterBody) != form("{}", LaterBody)
 
 
 def test_beyond_defaults() -> None:
-    """What differs from the defaults is left, object by object; nothing is None."""
+    """``beyond`` keeps the fields that differ from the defaults, and returns None if none does."""
     defaults = Body(amount=Decimal(5), other=Inner(flag=False, name="x"))
     assert beyond(defaults, defaults) is None
     changed = msgspec.structs.replace(defaults, other=Inner(flag=True, name="x"), count=3)

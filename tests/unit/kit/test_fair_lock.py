@@ -1,4 +1,4 @@
-"""The lock is handed on in the order of asking."""
+"""Fair lock: it serves threads in the order of their requests, exclusive and shared."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from cardwright.kit.fair_lock import FairLock
 
 
 def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
-    """A holder that releases and asks again is served after everybody who waited meanwhile, in their order."""
+    """A holder that releases the lock and requests it again is served after all waiting threads, which keep their order."""
     lock, served = FairLock(), list[str]()
 
     def wait_for_it(name: str) -> None:
@@ -30,7 +30,7 @@ def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
 
 
 def test_never_two_at_once() -> None:
-    """Many threads that raise a counter under the lock lose no count."""
+    """Eight threads that increase a counter under the lock lose no update."""
     lock, counted = FairLock(), [0]
 
     def count() -> None:
@@ -50,7 +50,7 @@ def test_never_two_at_once() -> None:
 
 
 def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
-    """Several share it; who wants it alone waits for all of them, and those who come after him to share it wait for him."""
+    """An exclusive request waits for all shares, and later requests for a share wait for the exclusive one."""
     lock, served = FairLock(), list[str]()
 
     def alone() -> None:
@@ -80,14 +80,14 @@ def test_shared_by_many_and_not_past_one_who_wants_it_alone() -> None:
 
 
 def test_a_wait_has_an_end() -> None:
-    """A thread that gives up leaves the queue: it gets no turn later, and those behind it get theirs."""
+    """A request that times out leaves the queue, and the requests behind it are served."""
     lock = FairLock()
     assert lock.acquire()
     assert not lock.acquire(0.01)
     assert not lock.share(0.01)
     lock.release()
     assert lock.share(0)
-    # One that waits alone keeps those behind it out, also from sharing, until it gives up.
+    # An exclusive request blocks later requests for a share until it times out.
     impatient = threading.Thread(target=lock.acquire, args=(0.2,))
     impatient.start()
     while not lock._waiting:

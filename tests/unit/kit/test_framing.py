@@ -1,4 +1,4 @@
-"""Framing: every message arrives as it was sent, however the stream is cut."""
+"""Framing: every message arrives unchanged, for any division of the stream into chunks."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from cardwright.kit.framing import LENGTH_BYTES, FrameReader, framed, length_of
 
 @given(st.lists(st.binary(max_size=300)), st.data())
 def test_messages_arrive_however_the_stream_is_cut(messages: list[bytes], data: st.DataObject) -> None:
-    """Chunks end anywhere, inside a length too; a chunk may complete no message or several."""
+    """All messages arrive if chunks end in any place, even inside a length, and complete no message or several."""
     stream = b"".join(map(framed, messages))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     reader = FrameReader()
@@ -19,14 +19,14 @@ def test_messages_arrive_however_the_stream_is_cut(messages: list[bytes], data: 
 
 
 def test_length_is_four_bytes_most_significant_first() -> None:
-    """Both ends of a stream are processes of one version, but a reader of the bytes should find the common form."""
+    """A frame begins with its length in four bytes, in network byte order."""
     assert framed(b"x" * 258) == b"\x00\x00\x01\x02" + b"x" * 258
     assert length_of(framed(b"abc")[:LENGTH_BYTES]) == 3
     assert LENGTH_BYTES == 4
 
 
 def test_unfinished_message_waits() -> None:
-    """Nothing is handed out before the last byte is there."""
+    """A message is returned only after its last byte has arrived."""
     reader = FrameReader()
     assert reader.feed(framed(b"abc")[:-1]) == []
     assert reader.feed(b"c") == [b"abc"]

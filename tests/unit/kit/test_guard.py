@@ -1,4 +1,4 @@
-"""The outgoing guard: tables of URLs, addresses and headers, judged on paper and against real listeners."""
+"""Outgoing guard: tables of URLs, addresses and headers, checked as values and with real connections."""
 
 import asyncio
 import socket
@@ -20,9 +20,9 @@ from cardwright.outbox.client import EndpointResponse, GuardedClient
 PRODUCTION = OutgoingPolicy.production()
 SANDBOX = OutgoingPolicy.sandbox()
 
-# {p} is the port on which listeners wait at 127.0.0.1 and ::1; each URL is one known way to reach them or their like.
+# {p} is the port of listeners at 127.0.0.1 and ::1. Each URL is a known way to reach them or another forbidden target.
 FORBIDDEN_URLS = [
-    # The machine itself, plainly.
+    # The local machine, in ordinary spelling.
     ("https://127.0.0.1:{p}/", "loopback address"),
     ("https://127.0.0.2:{p}/", "loopback address"),
     ("https://127.255.255.254:{p}/", "loopback address"),
@@ -36,7 +36,7 @@ FORBIDDEN_URLS = [
     ("https://0.0.0.0:{p}/", "unspecified address"),
     ("https://0.1.2.3:{p}/", "unspecified address"),
     ("https://[::]:{p}/", "unspecified address"),
-    # The machine itself, in other spellings of IPv4.
+    # The local machine, in other spellings of IPv4.
     ("https://2130706433:{p}/", "four decimal numbers"),
     ("https://017700000001:{p}/", "four decimal numbers"),
     ("https://0x7f000001:{p}/", "four decimal numbers"),
@@ -59,7 +59,7 @@ FORBIDDEN_URLS = [
     ("https://localhoſt:{p}/", "ASCII"),
     ("https://%31%32%37.0.0.1:{p}/", "four decimal numbers"),
     ("https://%6cocalhost:{p}/", "malformed host"),
-    # The machine itself, carried inside IPv6.
+    # The local machine, embedded in IPv6 addresses.
     ("https://[::ffff:127.0.0.1]:{p}/", "loopback address"),
     ("https://[::ffff:7f00:1]:{p}/", "loopback address"),
     ("https://[::ffff:0:127.0.0.1]:{p}/", "loopback address"),
@@ -87,7 +87,7 @@ FORBIDDEN_URLS = [
     ("https://[fd00:ec2::254]/", "cloud metadata address"),
     ("https://100.100.100.200/", "cloud metadata address"),
     ("https://168.63.129.16/", "cloud metadata address"),
-    # Addresses that are nobody's.
+    # Addresses without a host: multicast, broadcast, reserved, documentation and benchmarking.
     ("https://224.0.0.1:{p}/", "multicast address"),
     ("https://[ff02::1]:{p}/", "multicast address"),
     ("https://255.255.255.255:{p}/", "broadcast address"),
@@ -113,7 +113,7 @@ FORBIDDEN_URLS = [
     ("https:127.0.0.1:{p}/", "absolute"),
     ("https:/127.0.0.1:{p}/", "absolute"),
     ("", "absolute"),
-    # URLs that two parsers read in two ways.
+    # URLs that parsers read differently.
     ("https://user:password@127.0.0.1:{p}/", "user name or password"),
     ("https://example.com@127.0.0.1:{p}/", "user name or password"),
     ("https://127.0.0.1:{p}@example.com/", "user name or password"),
@@ -171,7 +171,7 @@ FINE_URLS = [
     "https://example.com:65535/",
 ]
 
-# Addresses a name may resolve to: what production says, and what the sandbox says.
+# Addresses that a name may resolve to, with the reason in production and in the sandbox, or None.
 ADDRESSES = [
     ("127.0.0.1", "loopback address", None),
     ("127.8.8.8", "loopback address", None),
@@ -239,7 +239,7 @@ PATIENT_MS = 60_000
 
 
 class Listeners:
-    """Real sockets on 127.0.0.1 and, where the machine has it, ::1, on one port; they count who connects."""
+    """Listeners at one port of 127.0.0.1 and, if the machine has IPv6, of ::1. They count connections."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -259,7 +259,7 @@ async def listening() -> AsyncIterator[Listeners]:
     for host in ("127.0.0.1", "::1"):
         try:
             server = await asyncio.start_server(listeners.count, host, listeners.port)
-        except OSError:  # No IPv6 here.
+        except OSError:  # The machine has no IPv6.
             continue
         listeners.port = server.sockets[0].getsockname()[1]
         listeners.hosts.append(host)
@@ -274,7 +274,7 @@ async def listening() -> AsyncIterator[Listeners]:
 
 
 class ResolvesTo(AbstractResolver):
-    """A name server in the hands of an attacker: every name is at the addresses it was given."""
+    """A resolver under an attacker's control: it resolves every name to the given addresses."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
@@ -289,19 +289,19 @@ class ResolvesTo(AbstractResolver):
 
 
 class AliasOfLocalhost(ThreadedResolver):
-    """The system's resolver, for which one name is another word for this machine."""
+    """The system's resolver with one name that is an alias of localhost."""
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         return await super().resolve("localhost" if host == "hooks.example.com" else host, port, family)
 
 
 def monotonic_ms() -> int:
-    """Milliseconds that only ever grow."""
+    """Return monotonic milliseconds."""
     return time.monotonic_ns() // 1_000_000
 
 
 async def post_once(url: str, policy: OutgoingPolicy, resolver: AbstractResolver | None = None) -> EndpointResponse:
-    """One post by a client of its own."""
+    """Post once with a new client."""
     client = GuardedClient(policy, monotonic_ms, resolver=resolver)
     try:
         return await client.post(url, b"{}", {}, timeout_ms=PATIENT_MS)
@@ -310,7 +310,7 @@ async def post_once(url: str, policy: OutgoingPolicy, resolver: AbstractResolver
 
 
 async def assert_nothing_connected(listeners: Listeners) -> None:
-    """Connect to each listener. Connections are accepted in their order, so an earlier one would be counted before."""
+    """Connect to each listener and assert that these connections are the first. Listeners accept connections in order."""
     for number, host in enumerate(listeners.hosts):
         await post_once(f"http://{f'[{host}]' if ':' in host else host}:{listeners.port}/", SANDBOX)
         assert listeners.connections == number + 1
@@ -318,7 +318,7 @@ async def assert_nothing_connected(listeners: Listeners) -> None:
 
 @pytest.mark.parametrize(("url", "reason"), FORBIDDEN_URLS)
 def test_production_says_why_a_url_is_forbidden(url: str, reason: str) -> None:
-    """Each forbidden URL is refused for its own reason, not by accident of another."""
+    """Each forbidden URL is refused with the reason in its row."""
     verdict = check_url(url.replace("{p}", "8443"), PRODUCTION)
     assert verdict is not None
     assert reason in verdict
@@ -326,12 +326,12 @@ def test_production_says_why_a_url_is_forbidden(url: str, reason: str) -> None:
 
 @pytest.mark.parametrize("url", FINE_URLS)
 def test_production_allows_ordinary_urls(url: str) -> None:
-    """The guard is not so careful that it is useless."""
+    """Ordinary URLs of public hosts are allowed."""
     assert check_url(url, PRODUCTION) is None
 
 
 def test_no_forbidden_url_opens_a_connection() -> None:
-    """The whole table is posted for real: not one connection arrives at the listeners."""
+    """Posts to all forbidden URLs fail, and no connection arrives at the listeners."""
 
     async def story() -> None:
         async with listening() as listeners:
@@ -349,7 +349,7 @@ def test_no_forbidden_url_opens_a_connection() -> None:
 
 
 def test_the_listeners_can_be_reached() -> None:
-    """The zero of the test above means something: a sandbox's posts to the same listeners do arrive."""
+    """Posts to the same listeners arrive under the sandbox's policy, so the test above could detect a connection."""
 
     async def story() -> None:
         async with listening() as listeners:
@@ -362,7 +362,7 @@ def test_the_listeners_can_be_reached() -> None:
 
 
 def test_a_name_is_judged_by_the_address_that_is_dialled() -> None:
-    """A fine name that resolves to any forbidden address is refused at dial time, and nothing connects."""
+    """An allowed name that resolves to a forbidden address is refused at dial time, and nothing connects."""
 
     async def story() -> None:
         async with listening() as listeners:
@@ -378,7 +378,7 @@ def test_a_name_is_judged_by_the_address_that_is_dialled() -> None:
 
 
 def test_what_the_operating_system_resolves_is_judged_too() -> None:
-    """A name that the system's resolver takes for `localhost` (an alias, a search domain) is refused when it is dialled."""
+    """A name that the system's resolver resolves to `localhost`, as an alias or search domain does, is refused at dial time."""
 
     async def story() -> None:
         async with listening() as listeners:
@@ -390,7 +390,7 @@ def test_what_the_operating_system_resolves_is_judged_too() -> None:
 
 
 def test_every_address_of_a_name_is_judged() -> None:
-    """A metadata address hidden behind a good one, or before it, is not dialled; the good one is."""
+    """Of several addresses of a name, only the allowed ones are dialled."""
 
     async def story() -> None:
         async with listening() as listeners:
@@ -410,17 +410,17 @@ def test_every_address_of_a_name_is_judged() -> None:
 
 @pytest.mark.parametrize(("address", "in_production", "in_sandbox"), ADDRESSES)
 def test_addresses_are_judged_by_what_they_carry(address: str, in_production: str | None, in_sandbox: str | None) -> None:
-    """Mapped, translated and tunnelled addresses are unwrapped; metadata, multicast and their like fail in a sandbox too."""
+    """Mapped, translated and tunnelled addresses are unwrapped. Metadata, multicast and link-local ones fail in a sandbox too."""
     assert check_address(address, PRODUCTION) == in_production
     assert check_address(address, SANDBOX) == in_sandbox
 
 
 @given(st.ip_addresses(v=4) | st.sampled_from([IPv4Address(text) for text in ("127.0.0.1", "10.0.0.1", "169.254.169.254")]))
 def test_no_carrier_changes_the_verdict(ip: IPv4Address) -> None:
-    """Any IPv4 address, in whichever IPv6 form it travels, is judged as if it came plainly."""
+    """An IPv4 address embedded in any IPv6 form gets the same result as the plain address."""
     high, low = int(ip) >> 16, int(ip) & 0xFFFF
     forms = [f"::ffff:{ip}", f"::ffff:0:{ip}", f"64:ff9b::{ip}", f"2002:{high:x}:{low:x}::1"]
-    forms += [f"::{ip}"] if int(ip) > 1 else []  # :: and ::1 are addresses of their own.
+    forms += [f"::{ip}"] if int(ip) > 1 else []  # :: and ::1 embed no IPv4 address.
     for policy in (PRODUCTION, SANDBOX):
         assert {check_address(form, policy) for form in forms} == {check_address(str(ip), policy)}
 
@@ -467,7 +467,7 @@ PIECES += [
 ]
 
 
-# Of what is put together from pieces alone the guard lets hardly anything pass, and then there is nothing to read.
+# The guard refuses almost all URLs made of pieces alone, so most examples begin with a valid host.
 HEADS = ("", "example.com", "example.com/", "example.com?", "example.com:8443", "example.com:8443/")
 
 
@@ -475,7 +475,7 @@ HEADS = ("", "example.com", "example.com/", "example.com?", "example.com:8443", 
 @given(st.sampled_from(HEADS), st.lists(st.sampled_from(PIECES) | st.characters(), max_size=8).map("".join), st.booleans())
 @example("example.com:8443/", "@127.0.0.1", False)
 def test_the_client_reads_an_allowed_url_as_the_guard_did(head: str, tail: str, is_sandbox: bool) -> None:
-    """Whatever the guard lets pass has one reading: the parser of the HTTP client finds the host and port that were judged."""
+    """The parser of the HTTP client finds the same host and port in an allowed URL as the guard."""
     url = "https://" + head + tail
     if check_url(url, SANDBOX if is_sandbox else PRODUCTION) is None:
         read = URL(url)
@@ -502,7 +502,7 @@ def test_the_client_reads_an_allowed_url_as_the_guard_did(head: str, tail: str, 
     ],
 )
 def test_a_sandbox_reaches_the_developer_s_machine_and_no_metadata(url: str, reason: str | None) -> None:
-    """The sandbox gives way on http and private addresses, and on nothing else."""
+    """The sandbox additionally allows http and private addresses, and nothing else."""
     assert check_url(url, SANDBOX) == reason
 
 
@@ -528,7 +528,7 @@ def test_a_sandbox_reaches_the_developer_s_machine_and_no_metadata(url: str, rea
     ],
 )
 def test_an_operator_vouches_for_exact_hosts(url: str, is_allowed: bool) -> None:
-    """A named host, and with a port only that port, is exempt; its neighbours are not, and metadata never is."""
+    """An allowed host is exempt, and with a port only at that port. Other hosts and metadata addresses are not."""
     policy = OutgoingPolicy.production(["Gateway", "ledger:9000", "10.0.0.7", "[::1]:8443", "tls.example:443", "169.254.169.254"])
     assert (check_url(url, policy) is None) == is_allowed
 
@@ -537,13 +537,13 @@ def test_an_operator_vouches_for_exact_hosts(url: str, is_allowed: bool) -> None
     "entry", ["https://gateway", "gateway/", "gateway?", "", "a b", "user@gateway", "gateway:x", "127.1", "*.corp"]
 )
 def test_an_allowed_host_that_could_never_match_is_an_error(entry: str) -> None:
-    """A slip in the settings is found at the start, not when a webhook is missed."""
+    """An entry of the allowed hosts that is not a host or host:port raises ValueError."""
     with pytest.raises(ValueError, match="expected host or host:port"):
         OutgoingPolicy.production([entry])
 
 
 def test_vouching_for_a_name_does_not_open_metadata_behind_it() -> None:
-    """A name the operator allows, turned to the metadata service by DNS, is refused when it is dialled."""
+    """An allowed name that resolves to a metadata service is refused at dial time."""
     policy = OutgoingPolicy.production(["gateway"])
     answer = asyncio.run(post_once("http://gateway:1/", policy, ResolvesTo("169.254.169.254")))
     assert answer.error == "refused by the outgoing guard: link-local address"
@@ -573,6 +573,6 @@ def test_vouching_for_a_name_does_not_open_metadata_behind_it() -> None:
     ],
 )
 def test_headers_cannot_bend_the_request(headers: dict[str, str], reason: str | None) -> None:
-    """Line breaks, framing headers and floods are refused; ordinary headers pass."""
+    """Line breaks, framing headers, and too many or too long headers are refused. Ordinary headers pass."""
     verdict = check_headers(headers)
     assert verdict is None if reason is None else verdict is not None and reason in verdict

@@ -1,4 +1,4 @@
-"""No card number and no named secret comes out of the logs, whatever way it went in; everything else stays readable."""
+"""Logs: they contain no card number and no named secret, and all other values stay readable."""
 
 import io
 import json
@@ -27,7 +27,7 @@ MASKED = "411111______1111"
 
 
 def valid(digits: str) -> bool:
-    """Luhn once more, written the slow way, so that the code under test does not judge itself."""
+    """Return True if the digits pass Luhn. This is a second implementation, so that the code under test does not check itself."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if place % 2 else 1)
@@ -36,7 +36,7 @@ def valid(digits: str) -> bool:
 
 
 def card_numbers(text: str) -> list[str]:
-    """Every Luhn-valid number of 12 to 19 digits in the text: whole digit groups, alone or joined by single spaces or dashes."""
+    """Return all Luhn-valid numbers of 12 to 19 digits: whole digit groups, alone or joined by single spaces or dashes."""
     numbers = []
     for run in re.findall(r"\d(?:[ -]?\d)*", text):
         groups = re.split("[ -]", run)
@@ -46,7 +46,7 @@ def card_numbers(text: str) -> list[str]:
 
 
 def canaries(count: int) -> list[str]:
-    """Different valid card numbers of 12 to 19 digits, half of them from our own prefix."""
+    """Return distinct valid card numbers of 12 to 19 digits, half of them with the default prefix."""
     draw = random.Random(1)
     numbers: set[str] = set()
     while len(numbers) < count:
@@ -64,7 +64,7 @@ class Purchase:
 
 
 class Silent:
-    """An object that cannot describe itself."""
+    """An object whose ``repr`` fails."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no words")
@@ -72,7 +72,7 @@ class Silent:
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the lines go; the process's logging is as before afterwards."""
+    """Yield a stream for log lines, and restore the logging of the process afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield io.StringIO()
@@ -92,7 +92,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def log_everywhere(log: Any, number: str) -> None:
-    """One card number in every place where a careless hand could put it."""
+    """Log a card number in every place where code may put it by mistake."""
     spaced, dashed = " ".join(re.findall("..?.?.?", number)), "-".join(re.findall("..?.?.?", number))
     log.info(f"paying with {number} now", note=f"card {spaced}", **{number: "key", f"key {dashed}": 1})
     log.info(
@@ -117,7 +117,7 @@ def log_everywhere(log: Any, number: str) -> None:
 
 @pytest.mark.parametrize(("as_json", "count"), [(True, 1_000), (False, 200)])
 def test_a_thousand_canaries_stay_in(stream: io.StringIO, as_json: bool, count: int) -> None:
-    """Card numbers in messages, keys, nested values, exceptions and foreign loggers: no valid one comes out, all lines do."""
+    """No card number in a message, key, nested value, exception or foreign logger is written, and no line is lost."""
     log = configured(stream, as_json)
     numbers = canaries(count)
     for number in numbers:
@@ -132,14 +132,14 @@ def test_a_thousand_canaries_stay_in(stream: io.StringIO, as_json: bool, count: 
 
 
 def test_the_canaries_would_be_found() -> None:
-    """The search that found nothing above finds every canary in unredacted text, in all its spellings."""
+    """The search of the test above finds every canary in text without redaction, in both spellings."""
     for number in canaries(1_000):
         assert number in card_numbers(f"2026-01-31 12:00 {number}, next")
         assert number in card_numbers("-".join(re.findall("..?.?.?", number)))
 
 
 def test_a_line_says_what_happened(stream: io.StringIO) -> None:
-    """A JSON line has message, level, logger, UTC time with a Z, context and values, untouched where there is no secret."""
+    """A JSON line has message, level, logger, UTC time, context and values, unchanged if they are not secret."""
     log = configured(stream)
     structlog.contextvars.bind_contextvars(request_id="r1")
     token = "123e4567-e89b-12d3-a456-426614174000"
@@ -161,7 +161,7 @@ def test_a_line_says_what_happened(stream: io.StringIO) -> None:
 
 
 def test_the_standard_library_goes_the_same_way(stream: io.StringIO) -> None:
-    """A line of uvicorn, even after it brought its own handler, is one JSON object with the same keys, written once."""
+    """A line of uvicorn is one JSON object with the same keys, written once, even if the logger already has a handler."""
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
@@ -173,7 +173,7 @@ def test_the_standard_library_goes_the_same_way(stream: io.StringIO) -> None:
 
 
 def test_levels(stream: io.StringIO) -> None:
-    """Lines below the level are not written, the level can be changed later, and an unknown one is refused."""
+    """Lines below the level are not written, the level can be changed, and an unknown level raises ValueError."""
     log = configured(stream, level="WARNING")
     log.info("quiet")
     logging.getLogger("library").info("quiet")
@@ -186,7 +186,7 @@ def test_levels(stream: io.StringIO) -> None:
 
 
 def test_named_secrets_stay_in(stream: io.StringIO) -> None:
-    """Passwords, PINs, codes and credentials stay in: as keys, in nested records, headers, reprs, bodies and addresses."""
+    """No password, PIN, code or credential is written, from keys, nested records, headers, reprs, bodies or addresses."""
     log = configured(stream)
     secret = "hunter2 with spaces"
     log.info(
@@ -216,7 +216,7 @@ def test_named_secrets_stay_in(stream: io.StringIO) -> None:
 
 
 def test_tracebacks_show_no_local_variables(stream: io.StringIO) -> None:
-    """In text form as well, a traceback has its source lines and not the values of their variables."""
+    """A traceback in text format has source lines and no values of variables."""
     log = configured(stream, as_json=False)
     try:
         harmless_name = "".join(["local", "-value"])
@@ -228,7 +228,7 @@ def test_tracebacks_show_no_local_variables(stream: io.StringIO) -> None:
 
 
 def test_a_line_that_cannot_be_written_shows_nothing(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong arguments lose the line and say so; the standard library would print the arguments to stderr."""
+    """A line with wrong arguments is replaced by a notice. The standard library would print the arguments to stderr."""
     log = configured(stream)
     logging.getLogger("library").info("count %d", PAN)
     log.info("count %d", PAN)
@@ -238,7 +238,7 @@ def test_a_line_that_cannot_be_written_shows_nothing(stream: io.StringIO, capsys
 
 
 def test_strange_values_are_written(stream: io.StringIO) -> None:
-    """Objects without words, cycles, endless integers, lone surrogates and odd keys neither fail nor lose the line."""
+    """A failing ``repr``, a cycle, a very long integer, a lone surrogate and keys of other types do not lose the line."""
     log = configured(stream)
     cycle: list[object] = []
     cycle.append(cycle)
@@ -251,7 +251,7 @@ def test_strange_values_are_written(stream: io.StringIO) -> None:
 
 
 def test_an_ascii_stream_gets_every_line() -> None:
-    """Letters that the stream cannot write are escaped and not a reason to lose the line."""
+    """Characters that the stream cannot encode are escaped, and the line is written."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     handler = logging.getLogger().handlers[:]
@@ -279,10 +279,10 @@ def test_an_ascii_stream_gets_every_line() -> None:
         (f";{PAN}=30011010000?", f";{MASKED}=30011010000?"),
         ("378282246310005", "378282_____0005"),
         ("４１１１１１１１１１１１１１１１", MASKED),
-        # longer runs: a number behind its length, and a barcode
+        # longer runs: a number after its length, and a barcode
         (f"16{PAN}", "164111________1111"),
         ("48210937561029384757", "482109__________4757"),
-        # what is left by a mask forms no new number with its neighbours
+        # the digits that a mask leaves form no new number with their neighbours
         (f"{PAN} 12345678", "411111______" + "____________"),
         # not card numbers
         ("4111111111111112", "4111111111111112"),
@@ -293,12 +293,12 @@ def test_an_ascii_stream_gets_every_line() -> None:
         # the end of this UUID passes Luhn
         ("card 123e4567-e89b-12d3-a456-411111111118 made", "card 123e4567-e89b-12d3-a456-411111111118 made"),
         ("1234 41234567-e89b-12d3-a456-411111111118", "1234 41234567-e89b-12d3-a456-411111111118"),
-        # a UUID without a letter may be a disguise
+        # a UUID without letters may contain a card number
         ("41111111-1111-1111-1111-111111111111", f"{MASKED}-1111-111111111111"),
     ],
 )
 def test_what_is_masked(text: str, expected: str) -> None:
-    """Card numbers lose their middle; times, tokens, addresses and invalid numbers stay."""
+    """Card numbers are masked in the middle. Times, tokens, addresses and invalid numbers stay."""
     assert redact(text) == expected
 
 
@@ -308,7 +308,7 @@ digit_soup = st.text("0123456789" * 3 + "14 -_x.", max_size=120)
 @given(digit_soup)
 @example(f"12 {PAN} 12 4111 1111 1111 1111 12345678 1234 {PAN}12")
 def test_nothing_valid_is_left(text: str) -> None:
-    """Whatever the digits and separators, the redacted text has no valid card number, and redacting it again changes nothing."""
+    """A redacted text of any digits and separators has no valid card number, and a second redaction changes nothing."""
     redacted = redact(text)
     assert card_numbers(redacted) == []
     assert redact(redacted) == redacted
@@ -317,13 +317,13 @@ def test_nothing_valid_is_left(text: str) -> None:
 @given(st.uuids())
 @example(uuid.UUID("123e4567-e89b-12d3-a456-411111111118"))
 def test_tokens_stay_readable(token: uuid.UUID) -> None:
-    """A UUID with a letter in it is never touched, alone or inside a path."""
+    """A UUID with a letter is not changed in a path."""
     text = f"GET /v3/cards/{token}/transactions"
     assert redact(text) == text or not re.search("[a-f]", str(token))
 
 
 def test_redaction_is_linear() -> None:
-    """Half a megabyte of digits or of half-written secrets takes a second, and not the minutes of a quadratic redaction."""
+    """Redaction of half a megabyte takes about a second. A quadratic algorithm would take minutes, beyond the limit of 60 s."""
     for piece in ("4111 ", "1", "pin='", "://a:", 'password\\\\"', "authorization: ", "12345678 4111111111111111 "):
         began = time.process_time()
         redact_mapping(piece * (500_000 // len(piece)))
@@ -331,7 +331,7 @@ def test_redaction_is_linear() -> None:
 
 
 def test_records_keep_their_shape() -> None:
-    """Lists stay lists, tuples tuples, bytes bytes; numbers, masked numbers and empty secrets stay; the source is not changed."""
+    """Redaction keeps types, numbers, masked numbers and empty secrets, and does not change its argument."""
     record = {
         "pan": mask(PAN),
         "password": None,
@@ -370,5 +370,5 @@ def test_records_keep_their_shape() -> None:
     ],
 )
 def test_secret_names(name: object, secret: bool) -> None:
-    """Names are compared whole, in any case, with dashes or underscores, as text or bytes."""
+    """Names of secrets are compared as a whole, in any case, with dashes or underscores, as text or bytes."""
     assert is_secret(name) is secret

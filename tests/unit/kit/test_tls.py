@@ -1,4 +1,4 @@
-"""A self-made certificate is accepted by real clients that were given its authority, and is kept as long as it serves."""
+"""Development certificates: clients that trust the authority accept them, and a valid certificate is kept."""
 
 import socket
 import ssl
@@ -30,12 +30,12 @@ class Hello(BaseHTTPRequestHandler):
         self.wfile.write(b"hello")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silence: the test reads answers, not access lines."""
+        """Log nothing."""
 
 
 @contextmanager
 def https_server(certificate: Path) -> Iterator[int]:
-    """A real HTTPS server on localhost; gives its port."""
+    """Run an HTTPS server on localhost; yield its port."""
     server = HTTPServer(("127.0.0.1", 0), Hello)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -51,7 +51,7 @@ def https_server(certificate: Path) -> Iterator[int]:
 
 
 def handshake(port: int, context: ssl.SSLContext, hostname: str) -> str | None:
-    """The protocol version that a client agrees on with the server."""
+    """Return the TLS version of a handshake with the server."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname=hostname) as secure,
@@ -61,13 +61,13 @@ def handshake(port: int, context: ssl.SSLContext, hostname: str) -> str | None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Path, Path]:
-    """The authority's file, which clients are given, and the server's."""
+    """Return the authority's file, which clients trust, and the server's file."""
     return self_made_certificate(tmp_path / "tls", NAMES, NOW)
 
 
 @pytest.mark.parametrize("hostname", ["localhost", "127.0.0.1"])
 def test_a_strict_client_shakes_hands(made: tuple[Path, Path], hostname: str) -> None:
-    """Python's ssl with full verification, OpenSSL's strict mode included, accepts the certificate for name and address."""
+    """Python's ssl with OpenSSL's strict verification accepts the certificate for name and address."""
     context = ssl.create_default_context(cafile=str(made[0]))
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
     with https_server(made[1]) as port:
@@ -75,14 +75,14 @@ def test_a_strict_client_shakes_hands(made: tuple[Path, Path], hostname: str) ->
 
 
 def test_requests_accepts_its_authority(made: tuple[Path, Path]) -> None:
-    """``requests`` with ``verify`` set to the authority's file reads an answer, by name and by address."""
+    """``requests`` with the authority's file as ``verify`` gets an answer, by name and by address."""
     with https_server(made[1]) as port:
         for host in ("localhost", "127.0.0.1"):
             assert requests.get(f"https://{host}:{port}/", verify=str(made[0]), timeout=60).text == "hello"
 
 
 def test_strangers_and_other_names_are_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """Without the certificate, with another one, or under another name the handshake fails: the acceptance above counts."""
+    """The handshake fails without the authority, with another authority, and under another name."""
     other, _ = self_made_certificate(tmp_path / "other", NAMES, NOW)
     with https_server(made[1]) as port:
         with pytest.raises(ssl.SSLCertVerificationError, match="self-signed"):
@@ -94,21 +94,21 @@ def test_strangers_and_other_names_are_refused(made: tuple[Path, Path], tmp_path
 
 
 def test_names_and_dates(made: tuple[Path, Path]) -> None:
-    """Names and addresses stand in the certificate as what they are; its authority is another; it lives for 397 days."""
+    """Host names and addresses have their types, only the authority is a CA, and the certificate's lifetime is LIFE_TIME."""
     authority, certificate = certificate_in(made[0]), certificate_in(made[1])
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert authority.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    # rustls and Firefox refuse a server whose certificate is an authority's.
+    # rustls and Firefox refuse a server certificate that is a CA.
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert authority.not_valid_before_utc < certificate.not_valid_before_utc == (NOW - timedelta(days=1)).replace(microsecond=0)
     assert authority.not_valid_after_utc > certificate.not_valid_after_utc == (NOW + LIFE_TIME).replace(microsecond=0)
 
 
 def test_keys_are_for_their_owner_only(made: tuple[Path, Path]) -> None:
-    """Files with a key have mode 0600, also after somebody loosened it; all may read the authority's; nothing else is left."""
+    """Files with a key get mode 0600 again after a change. The authority's file is readable by all. No other file is left."""
     ca, server = made
     with_keys = (ca.with_name("ca-key.pem"), server)
     for _ in range(2):
@@ -135,7 +135,10 @@ def test_keys_are_for_their_owner_only(made: tuple[Path, Path]) -> None:
     ],
 )
 def test_when_it_is_made_anew(made: tuple[Path, Path], names: list[str], later: timedelta, kept: bool) -> None:
-    """It is kept for the same names, in any order and case, while over seven days are left; else made anew by one authority."""
+    """A certificate is kept for the same names, in any order and case, if it is valid for more than seven days.
+
+    Otherwise the same authority issues a new one.
+    """
     ca, server = made
     before, key, trusted = server.read_bytes(), ca.with_name("ca-key.pem").read_bytes(), ca.read_bytes()
     assert self_made_certificate(ca.parent, names, NOW + later) == made
@@ -146,7 +149,7 @@ def test_when_it_is_made_anew(made: tuple[Path, Path], names: list[str], later: 
 
 
 def test_a_renewed_certificate_needs_no_new_trust(made: tuple[Path, Path]) -> None:
-    """A client that kept a copy of the authority's file accepts a server certificate that was made later."""
+    """A client with a copy of the authority's file accepts a server certificate that was issued later."""
     context = ssl.create_default_context(cafile=str(made[0]))
     before = made[1].read_bytes()
     self_made_certificate(made[0].parent, [*NAMES, "cardwright.test"], NOW)
@@ -158,7 +161,7 @@ def test_a_renewed_certificate_needs_no_new_trust(made: tuple[Path, Path]) -> No
 @pytest.mark.parametrize("content", [b"", b"not a certificate", None])
 @pytest.mark.parametrize("name", ["ca.pem", "server.pem"])
 def test_a_broken_certificate_is_replaced(made: tuple[Path, Path], name: str, content: bytes | None) -> None:
-    """A file that is no certificate, or that is missing, is made anew."""
+    """A missing or invalid file is replaced."""
     path = made[0].with_name(name)
     path.unlink() if content is None else path.write_bytes(content)
     self_made_certificate(made[0].parent, NAMES, NOW)
@@ -167,7 +170,7 @@ def test_a_broken_certificate_is_replaced(made: tuple[Path, Path], name: str, co
 
 @pytest.mark.parametrize("name", ["ca.pem", "ca-key.pem", "server.pem"])
 def test_a_certificate_of_another_key_is_replaced(made: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    """After any of the files was exchanged for another authority's, all belong together again."""
+    """If one file comes from another authority, the files are replaced so that they belong together."""
     self_made_certificate(tmp_path / "other", NAMES, NOW)
     made[0].with_name(name).write_bytes((tmp_path / "other" / name).read_bytes())
     self_made_certificate(made[0].parent, NAMES, NOW)
@@ -175,7 +178,7 @@ def test_a_certificate_of_another_key_is_replaced(made: tuple[Path, Path], tmp_p
 
 
 def test_a_certificate_with_another_key_is_replaced(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """A server's file in which certificate and key do not belong together is made anew."""
+    """A server's file whose certificate does not belong to its key is replaced."""
     _, other = self_made_certificate(tmp_path / "other", NAMES, NOW)
     key, _, _ = other.read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
     _, begin, certificates = made[1].read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
@@ -185,7 +188,7 @@ def test_a_certificate_with_another_key_is_replaced(made: tuple[Path, Path], tmp
 
 
 def test_starting_together(tmp_path: Path) -> None:
-    """Eight starts at once in an empty directory end with one authority and a certificate that fits it."""
+    """Eight concurrent calls in an empty directory create one authority and one certificate that it issued."""
     with ThreadPoolExecutor(8) as pool:
         paths = set(pool.map(lambda _: self_made_certificate(tmp_path, NAMES, NOW), range(8)))
     assert paths == {(tmp_path / "ca.pem", tmp_path / "server.pem")}
@@ -194,7 +197,7 @@ def test_starting_together(tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    """No names at all, a name that is not ASCII, and a foreign key file are ValueErrors."""
+    """An empty list of names, a non-ASCII name and a key file of another type raise ValueError."""
     with pytest.raises(ValueError, match="at least one"):
         self_made_certificate(tmp_path, [], NOW)
     with pytest.raises(ValueError, match="A-label"):
@@ -206,7 +209,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_authority_with_another_key_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """Nothing is issued with a key that the authority's certificate does not name."""
+    """A key that does not belong to the authority's certificate raises ValueError."""
     self_made_certificate(tmp_path / "other", NAMES, NOW)
     key, _, _ = (tmp_path / "other" / "ca-key.pem").read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
     made[0].with_name("ca-key.pem").write_bytes(key + made[0].read_bytes())
@@ -237,7 +240,7 @@ def test_an_authority_with_another_key_is_refused(made: tuple[Path, Path], tmp_p
     ],
 )
 def test_hosts(text: str, valid: bool, tmp_path: Path) -> None:
-    """For each text that counts as a host a certificate is issued, and for no other."""
+    """A certificate is issued for each text that is a host, and any other text raises ValueError."""
     assert is_host(text) is valid
     if valid:
         names = certificate_in(self_made_certificate(tmp_path, [text], NOW)[1]).extensions
@@ -248,7 +251,7 @@ def test_hosts(text: str, valid: bool, tmp_path: Path) -> None:
 
 
 def assert_fitting(directory: Path) -> None:
-    """The server's key, its certificate, the authority's certificate and its key belong together."""
+    """Assert that the server's key and certificate and the authority's certificate and key belong together."""
     ca, server = directory / "ca.pem", directory / "server.pem"
     assert certificate_in(server).public_key() == private_key_of(server)
     certificate_in(server).verify_directly_issued_by(certificate_in(ca))
@@ -256,7 +259,7 @@ def assert_fitting(directory: Path) -> None:
 
 
 def certificate_in(path: Path) -> x509.Certificate:
-    """The first certificate in a file."""
+    """Return the first certificate of a file."""
     return x509.load_pem_x509_certificate(path.read_bytes())
 
 

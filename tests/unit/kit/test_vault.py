@@ -1,4 +1,4 @@
-"""The vault gives back what it was given, to its owner only, and derives the same digests and codes each time."""
+"""Vault: it decrypts card numbers and secrets only for their owner, and derives the same digests and codes each time."""
 
 import copy
 import hashlib
@@ -28,13 +28,13 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 @given(pans, names, names)
 def test_a_card_number_comes_back(pan: str, program: str, card_token: str) -> None:
-    """Decrypting what was encrypted for a program and card gives the same number."""
+    """A number encrypted for a program and card decrypts to the same number."""
     assert VAULT.decrypt_pan(VAULT.encrypt_pan(pan, program, card_token), program, card_token) == pan
 
 
 @given(st.data(), pans)
 def test_no_byte_can_be_changed(data: st.DataObject, pan: str) -> None:
-    """Changing any byte of an envelope, or cutting its end, is a VaultError."""
+    """An envelope with a changed byte or without its end raises VaultError."""
     envelope = bytearray(VAULT.encrypt_pan(pan, "one", "card"))
     index = data.draw(st.integers(0, len(envelope) - 1))
     with pytest.raises(VaultError):
@@ -45,7 +45,7 @@ def test_no_byte_can_be_changed(data: st.DataObject, pan: str) -> None:
 
 
 def test_every_byte_is_guarded() -> None:
-    """The same for each position in turn, so that none is left to chance."""
+    """An envelope with a changed byte at any position raises VaultError. This test covers every position."""
     envelope = VAULT.encrypt_pan(PAN, "one", "card")
     for index in range(len(envelope)):
         with pytest.raises(VaultError):
@@ -54,13 +54,13 @@ def test_every_byte_is_guarded() -> None:
 
 @pytest.mark.parametrize(("program", "card_token"), [("two", "card"), ("one", "other"), ("onec", "ard"), ("", "onecard")])
 def test_an_envelope_opens_only_for_its_owner(program: str, card_token: str) -> None:
-    """Another program, another card, and the same letters divided differently are refused."""
+    """Another program, another card, and the same letters divided differently raise VaultError."""
     with pytest.raises(VaultError, match="another owner"):
         VAULT.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), program, card_token)
 
 
 def test_another_master_key_opens_nothing() -> None:
-    """Envelopes of one master key are closed to a vault with another, for card numbers and for other secrets."""
+    """A vault with another master key cannot decrypt envelopes, neither of card numbers nor of other secrets."""
     stranger = Vault(bytes(32))
     with pytest.raises(VaultError):
         stranger.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), "one", "card")
@@ -69,7 +69,7 @@ def test_another_master_key_opens_nothing() -> None:
 
 
 def test_the_envelope_is_aes_gcm_under_a_key_id() -> None:
-    """An envelope is the key id, a twelve-byte nonce and the ciphertext with its tag, and has no digit of the number in clear."""
+    """An envelope is the key id, a nonce of NONCE_BYTES and the ciphertext with its tag. It does not contain the number."""
     envelope = VAULT.encrypt_pan(PAN, "one", "card")
     assert envelope[0] == KEY_ID
     assert len(envelope) == 1 + NONCE_BYTES + len(PAN) + 16
@@ -79,7 +79,7 @@ def test_the_envelope_is_aes_gcm_under_a_key_id() -> None:
 
 
 def test_error_texts_have_no_secret() -> None:
-    """Neither the number, nor its owner, nor a cause that could show them, is in the error."""
+    """The error has neither the number nor a visible cause that could show it."""
     with pytest.raises(VaultError) as refused:
         VAULT.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), "one", "wrong-card")
     assert PAN not in str(refused.value)
@@ -87,14 +87,14 @@ def test_error_texts_have_no_secret() -> None:
 
 
 def test_each_envelope_has_its_own_nonce() -> None:
-    """A thousand envelopes of one number differ in their nonces, with the system's randomness and with a seeded source."""
+    """1,000 envelopes of one number have different nonces, with the system's randomness and with a seeded source."""
     for vault in (VAULT, Vault(MASTER, counted_nonces(42))):
         nonces = {vault.encrypt_pan(PAN, "one", "card")[1 : 1 + NONCE_BYTES] for _ in range(1_000)}
         assert len(nonces) == 1_000
 
 
 def test_a_seeded_run_gives_the_same_bytes() -> None:
-    """Two runs of one seed agree byte by byte; another seed does not."""
+    """Two runs with one seed give equal bytes, and another seed gives different ones."""
     first, again, other = (Vault(MASTER, counted_nonces(seed)) for seed in (42, 42, 43))
     for number in range(10):
         pan = f"{number:016d}"
@@ -104,7 +104,7 @@ def test_a_seeded_run_gives_the_same_bytes() -> None:
 
 
 def test_a_repeated_draw_does_not_repeat_a_nonce() -> None:
-    """Even a source that draws the same bytes again gives different texts different nonces: GCM would break otherwise."""
+    """Different texts get different nonces even if the source repeats its bytes. A repeated nonce would break GCM."""
     vault = Vault(MASTER, lambda: bytes(NONCE_BYTES))
     envelopes = [vault.encrypt_pan(f"{number:016d}", "one", "card") for number in range(100)]
     envelopes += [vault.encrypt_pan(PAN, "one", f"card {number}") for number in range(100)]
@@ -112,7 +112,7 @@ def test_a_repeated_draw_does_not_repeat_a_nonce() -> None:
 
 
 def test_counted_nonces_are_unique_between_threads() -> None:
-    """Four threads that draw at once never get the same nonce."""
+    """Four concurrent threads never draw the same nonce."""
     draw, drawn = counted_nonces(1), list[bytes]()
     threads = [threading.Thread(target=lambda: drawn.extend([draw() for _ in range(5_000)])) for _ in range(4)]
     for thread in threads:
@@ -123,7 +123,7 @@ def test_counted_nonces_are_unique_between_threads() -> None:
 
 
 def test_digests() -> None:
-    """A digest is 32 bytes, the same each time, and differs by number, program, master key and division of the letters."""
+    """A digest has 32 bytes, is stable, and differs by number, program, master key and division of the letters."""
     digest = VAULT.pan_digest(PAN, "one")
     assert len(digest) == 32
     assert digest == Vault(MASTER).pan_digest(PAN, "one")
@@ -134,7 +134,7 @@ def test_digests() -> None:
 
 
 def test_fingerprint_needs_the_key() -> None:
-    """A fingerprint follows from request and body alone, and nobody without the master key can make it."""
+    """A fingerprint depends on the kind of request, the body and the master key, and is not a plain hash of the body."""
     made = VAULT.fingerprint("clearing", b"{}")
     assert made == Vault(MASTER).fingerprint("clearing", b"{}")
     assert made not in (VAULT.fingerprint("reversal", b"{}"), VAULT.fingerprint("clearing", b"[]"))
@@ -143,7 +143,7 @@ def test_fingerprint_needs_the_key() -> None:
 
 
 def test_each_purpose_has_its_own_key() -> None:
-    """The same words give unrelated digests for look-up and credentials, and a sealed text is no card number's envelope."""
+    """Digests for lookups and credentials have different keys, and so have sealed texts and card numbers."""
     assert VAULT.pan_digest("words", "more") != VAULT.credential_digest("more", "words")
     with pytest.raises(VaultError):
         VAULT.open(VAULT.encrypt_pan(PAN, "one", "card"), "one")
@@ -161,13 +161,13 @@ def test_each_purpose_has_its_own_key() -> None:
     ],
 )
 def test_a_security_code_is_bound_to_its_card(other: tuple[str, str, str, str]) -> None:
-    """Number, expiry, service code and kind each change the code. This master key was checked to give no chance hit."""
+    """Number, expiration, service code and kind each change the code. With this master key no codes are equal by chance."""
     assert VAULT.cvv(PAN, "0130", "101") == VAULT.cvv(PAN, "0130", "101", "CVV2")
     assert VAULT.cvv(*other) != VAULT.cvv(PAN, "0130", "101")  # type: ignore[arg-type]
 
 
 def test_security_codes_spread_evenly() -> None:
-    """Codes are three digits, and 20,000 cards fill the thousand codes about evenly (chi squared, 999 degrees of freedom)."""
+    """Codes have three digits, and those of 20,000 cards are evenly distributed (chi squared, 999 degrees of freedom)."""
     codes = Counter(VAULT.cvv(f"{number:016d}", "0130", "101") for number in range(20_000))
     assert all(len(code) == 3 and code.isdigit() for code in codes)
     assert 850 < sum((codes[f"{code:03d}"] - 20) ** 2 / 20 for code in range(1_000)) < 1_150
@@ -175,7 +175,7 @@ def test_security_codes_spread_evenly() -> None:
 
 @given(names, names)
 def test_other_secrets_come_back(text: str, context: str) -> None:
-    """Opening what was sealed gives the text; another context does not open it."""
+    """A sealed text opens in its context and raises VaultError in another one."""
     envelope = VAULT.seal(text, context)
     assert VAULT.open(envelope, context) == text
     with pytest.raises(VaultError):
@@ -183,7 +183,7 @@ def test_other_secrets_come_back(text: str, context: str) -> None:
 
 
 def test_master_keys_are_64_hexadecimal_digits() -> None:
-    """A written master key makes the same vault as its bytes; anything else is refused without repeating it."""
+    """A hexadecimal master key gives the same vault as its bytes. Any other text raises a ValueError without the text."""
     assert Vault.from_hex(MASTER.hex()).pan_digest(PAN, "one") == VAULT.pan_digest(PAN, "one")
     for wrong in ("", "00", "zz" * 32, "0" * 66):
         with pytest.raises(ValueError, match="64 hexadecimal digits") as refused:
@@ -193,14 +193,14 @@ def test_master_keys_are_64_hexadecimal_digits() -> None:
 
 
 def test_a_vault_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither its text nor a log line of it has key bytes."""
+    """The ``repr`` of a vault and a log line with it have no key bytes."""
     logging.getLogger().warning("%r %s", VAULT, VAULT)
     assert repr(VAULT) == "Vault(key_id=1)"
     assert caplog.messages == ["Vault(key_id=1) Vault(key_id=1)"]
 
 
 def test_a_vault_does_not_travel() -> None:
-    """Pickling and copying are refused, and it has no ``__dict__`` to read."""
+    """A vault cannot be pickled or copied, and has no ``__dict__``."""
     for carry in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="neither pickled nor copied"):
             carry(VAULT)
@@ -208,7 +208,7 @@ def test_a_vault_does_not_travel() -> None:
 
 
 def test_the_format_is_frozen() -> None:
-    """An envelope written today opens by the documented recipe and not by the master key itself: old rows must stay readable."""
+    """An envelope decrypts with a key derived by HKDF, and not with the master key. Stored envelopes must stay readable."""
     envelope = VAULT.seal("text", "context")
     nonce, sealed = envelope[1 : 1 + NONCE_BYTES], envelope[1 + NONCE_BYTES :]
     owner = b"\x00\x00\x00\x04seal\x00\x00\x00\x07context\x01"
@@ -219,7 +219,7 @@ def test_the_format_is_frozen() -> None:
 
 
 def test_digests_and_codes_are_frozen() -> None:
-    """Digests stored and codes printed today are the same after an upgrade."""
+    """Digests, fingerprints and security codes have fixed values, because rows and cards contain them."""
     assert VAULT.pan_digest(PAN, "one").hex() == "7b3c980a7c3e9db33f1a1906ee8365e5d9a8f6973357c2a762e04468bec84042"
     assert VAULT.credential_digest("app", "token").hex() == "76a8250a59d7f71d0b14a13ef2c2d5561f7c8f14a474bc3f9971eeb5008f8775"
     assert VAULT.fingerprint("clearing", b"{}").hex() == "bf1702a3454ab2f25af84389a3696f70"

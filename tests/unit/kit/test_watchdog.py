@@ -1,4 +1,4 @@
-"""The watchdog aborts work at its deadline, once, and leaves alone what has ended in time."""
+"""Watchdog: it aborts work at its deadline, once, and does not abort work that has ended in time."""
 
 import threading
 from time import monotonic
@@ -12,7 +12,7 @@ LATER = 3600.0
 
 
 def test_work_is_aborted_at_its_deadline() -> None:
-    """Work whose deadline passes is aborted and knows it; work with a later deadline goes on."""
+    """Work is aborted at its deadline and marked as over. Work with a later deadline continues."""
     watchdog, aborted = Watchdog(), threading.Event()
     with watchdog.watch(monotonic() + LATER, pytest.fail) as patient:
         with watchdog.watch(monotonic() + 0.01, aborted.set) as late:
@@ -23,7 +23,7 @@ def test_work_is_aborted_at_its_deadline() -> None:
 
 
 def test_work_that_has_ended_is_not_aborted() -> None:
-    """A deadline that passes after the work has left the watch aborts nothing."""
+    """Work that ends before its deadline is not aborted."""
     watchdog, aborted, later = Watchdog(), threading.Event(), threading.Event()
     with watchdog.watch(monotonic() + 0.02, aborted.set):
         pass
@@ -35,7 +35,7 @@ def test_work_that_has_ended_is_not_aborted() -> None:
 
 
 def test_an_earlier_deadline_is_noticed() -> None:
-    """A deadline before the one that the watchdog sleeps for wakes it."""
+    """New work with an earlier deadline than the current one is aborted in time."""
     watchdog, aborted = Watchdog(), threading.Event()
     with watchdog.watch(monotonic() + LATER, pytest.fail), watchdog.watch(monotonic() + 0.01, aborted.set):
         assert aborted.wait(SAFETY_S)
@@ -43,7 +43,7 @@ def test_an_earlier_deadline_is_noticed() -> None:
 
 
 def test_expire_aborts_what_is_under_watch() -> None:
-    """All work is aborted at once; work that comes later is watched as before."""
+    """``expire`` aborts all work at once. Later work is watched as usual."""
     watchdog, aborts = Watchdog(), list[str]()
     with watchdog.watch(monotonic() + LATER, lambda: aborts.append("first")):
         watchdog.expire()
@@ -55,7 +55,7 @@ def test_expire_aborts_what_is_under_watch() -> None:
 
 
 def test_after_close_nothing_waits() -> None:
-    """Work that begins after the watchdog was closed is aborted at once: a server that stops waits for nothing."""
+    """Closing the watchdog aborts all work, and later work is aborted at once, so that a server can stop."""
     watchdog, aborts = Watchdog(), list[str]()
     with watchdog.watch(monotonic() + LATER, lambda: aborts.append("before")):
         watchdog.close()

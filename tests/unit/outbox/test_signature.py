@@ -1,4 +1,4 @@
-"""The proofs of origin: signatures and Basic authorization against the vectors of the wire reference (9.6.1)."""
+"""Webhook signatures and Basic authorization: they match the vectors of the wire reference (9.6.1)."""
 
 import pytest
 
@@ -18,13 +18,13 @@ VECTORS = [
 
 @pytest.mark.parametrize(("body", "algorithm", "signature"), VECTORS)
 def test_signatures_are_those_of_the_reference(body: bytes, algorithm: str, signature: str) -> None:
-    """A consumer that checks signatures today accepts ours."""
+    """A signature equals that of the wire reference, and ``verify`` accepts it."""
     assert sign(SECRET, body, algorithm) == signature
     assert verify(SECRET, body, signature, algorithm)
 
 
 def test_sha_1_is_what_one_gets_without_asking() -> None:
-    """A webhook that names no algorithm is signed as it always was."""
+    """The default algorithm is HMAC_SHA_1, so a webhook without an algorithm keeps its signatures."""
     assert sign(SECRET, PING) == sign(SECRET, PING, "HMAC_SHA_1")
     assert verify(SECRET, PING, sign(SECRET, PING))
 
@@ -42,12 +42,12 @@ def test_sha_1_is_what_one_gets_without_asking() -> None:
     ],
 )
 def test_anything_else_is_not_a_signature(secret: str, body: bytes, signature: str, algorithm: str) -> None:
-    """Another body, secret, algorithm, spelling, length or alphabet is refused without raising."""
+    """A signature of another body, secret or algorithm, or in another spelling, is refused without an exception."""
     assert not verify(secret, body, signature, algorithm)
 
 
 def test_an_unknown_algorithm_is_an_error() -> None:
-    """A misspelt algorithm never falls back to another one, and the error does not tell the secret."""
+    """An unknown algorithm raises ValueError without the secret, and never falls back to another one."""
     for attempt in (lambda: sign(SECRET, PING, "sha1"), lambda: verify(SECRET, PING, "", "HMAC_MD5")):
         with pytest.raises(ValueError, match="unknown signature algorithm") as raised:
             attempt()
@@ -55,11 +55,11 @@ def test_an_unknown_algorithm_is_an_error() -> None:
 
 
 def test_basic_auth_is_that_of_the_reference() -> None:
-    """The Authorization header is the reference's, and text outside ASCII travels as UTF-8."""
+    """The Authorization header equals that of the reference, and non-ASCII text is encoded as UTF-8."""
     assert basic_auth("hookuser", SECRET) == "Basic aG9va3VzZXI6UXVpZXQtSGFyYm9yXzc0MjEhTGFudGVybg=="
     assert basic_auth("é", "ß") == "Basic w6k6w58="
 
 
 def test_the_header_has_the_wire_s_name() -> None:
-    """Consumers look for this very header."""
+    """The header of the signature has the name that consumers of Marqeta's webhooks read."""
     assert SIGNATURE_HEADER == "X-Marqeta-Signature"

@@ -1,4 +1,4 @@
-"""The reader of the documentation notices what a page gets wrong."""
+"""Runner of the documentation: it finds failing blocks and output that differs from the page."""
 
 import os
 from dataclasses import replace
@@ -68,7 +68,7 @@ def block_showing(shown: str, kind: str = "text") -> Block:
 
 
 def test_page_is_read_as_blocks(page: Path) -> None:
-    """Languages, reasons and promised outputs end up with the block that they belong to."""
+    """Each block has its language, its reason and the output that the page shows after it."""
     blocks = blocks_of(page)
     assert [block.language for block in blocks] == ["bash", "bash", "python", "python", "bash", "console", "json"]
     assert [block.kind for block in blocks if block.shown] == ["json", "text", "text"]
@@ -78,12 +78,12 @@ def test_page_is_read_as_blocks(page: Path) -> None:
 
 
 def test_commands_are_found_in_blocks_and_in_prose(page: Path) -> None:
-    """What a reader may type is checked wherever it stands, and plain English is left alone."""
+    """Commands are found in blocks and in code spans, and other text is not a command."""
     assert commands_of(page) == {("make", "stress"), ("cardwright", "verify"), ("make", "demo"), ("cardwright", "serve")}
 
 
 def test_page_runs(page: Path, tmp_path: Path) -> None:
-    """Variables stay from block to block, in bash and in Python, and a command that reads stdin does not eat the page."""
+    """Variables stay from block to block, in bash and in Python, and a command that reads stdin does not consume the blocks."""
     with Reader(tmp_path, dict(os.environ)) as reader:
         assert [difference(block, reader.run(block)) for block in blocks_of(page) if block.runs] == [None] * 5
 
@@ -98,7 +98,7 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
     ],
 )
 def test_block_that_fails_is_told_with_its_place(language: str, text: str, message: str, tmp_path: Path) -> None:
-    """A failing command anywhere in a block fails the page, and the message says where and what."""
+    """A failing command in any place of a block raises AssertionError with the page, the line and the output."""
     block = Block(file=Path("page.md"), line=12, language=language, words=(), text=text)
     with Reader(tmp_path, dict(os.environ)) as reader, pytest.raises(AssertionError) as failure:
         reader.run(block)
@@ -127,7 +127,7 @@ def test_block_that_fails_is_told_with_its_place(language: str, text: str, messa
     ],
 )
 def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
-    """What is shown must be there; more may be, and what changes with every run may differ."""
+    """The output may have more fields than the page shows, and values that change with every run may differ."""
     assert difference(block_showing(shown, "json"), printed) is None
 
 
@@ -148,12 +148,12 @@ def test_json_that_keeps_its_promise(shown: str, printed: str) -> None:
     ],
 )
 def test_json_that_breaks_its_promise(shown: str, printed: str, message: str) -> None:
-    """A difference is found at any depth, and told with the path to it."""
+    """A difference is found at any depth and reported with its path."""
     assert message in (difference(block_showing(shown, "json"), printed) or "")
 
 
 def test_codes_under_a_seed_are_compared() -> None:
-    """A seed makes every code repeatable, so a block that gives one shows the real codes."""
+    """A block with a seed shows the real codes, because the seed makes them repeatable."""
     block = replace(block_showing('{"last_four": "5720"}', "json"), text="cardwright exec --seed 7 -- true\n")
     assert difference(block, '{"last_four": "5720"}') is None
     assert "$.last_four" in (difference(block, '{"last_four": "5721"}') or "")
@@ -170,17 +170,17 @@ def test_codes_under_a_seed_are_compared() -> None:
     ],
 )
 def test_text(shown: str, printed: str, same: bool) -> None:
-    """Text is compared line for line, but for blanks at the ends and ellipses."""
+    """Text is compared line by line, except for blanks at line ends and ellipses."""
     assert (difference(block_showing(shown), printed) is None) is same
 
 
 def test_ellipsis_in_a_string_is_the_strings_own() -> None:
-    """Only an ellipsis that stands alone is rewritten; quotes inside strings do not confuse the reading."""
+    """Only an ellipsis outside strings is rewritten, and escaped quotes do not end a string."""
     assert parse_shown('{"a": "x \\" … } ", "b": ["...", …]}') == {"a": 'x " … } ', "b": ["...", "…"]}
 
 
 def test_unclosed_block_is_an_error(tmp_path: Path) -> None:
-    """A page whose fence is never closed is not read as one long block."""
+    """A fence without an end raises ValueError with page and line."""
     file = tmp_path / "page.md"
     file.write_text("```bash\necho\n")
     with pytest.raises(ValueError, match=r"page\.md:1"):
@@ -214,7 +214,7 @@ print("no file")
 
 @pytest.fixture
 def file_blocks(tmp_path: Path) -> list[Block]:
-    """Blocks that create one file and change another, which is in the same folder."""
+    """Return blocks that create one file and change another one in the same folder."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "old.py").write_text("first = 1\nthird = 33\n\nend = True\n")
     (tmp_path / "page.md").write_text(FILES)
@@ -236,7 +236,7 @@ def test_blocks_write_files(file_blocks: list[Block], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "times"), [("", 0), ("first = 1\n" * 2, 2), ("the first = 1\n", 0)])
 def test_diff_that_does_not_fit_is_refused(file_blocks: list[Block], tmp_path: Path, text: str, times: int) -> None:
-    """The lines of a diff must be in the file once, as whole lines; the message has the block and the lines."""
+    """A diff is refused if its lines are not in the file exactly once as whole lines. The message has the block and the lines."""
     (tmp_path / "src" / "old.py").write_text(text)
     with pytest.raises(AssertionError, match=rf"page\.md:9: src/old\.py has these lines {times} times, not once:\nfirst = 1"):
         write_target(file_blocks[1], tmp_path)
@@ -244,7 +244,7 @@ def test_diff_that_does_not_fit_is_refused(file_blocks: list[Block], tmp_path: P
 
 
 def test_file_that_exists_is_not_created(file_blocks: list[Block], tmp_path: Path) -> None:
-    """A page does not overwrite a file."""
+    """A block that creates a file does not overwrite an existing one."""
     write_target(file_blocks[0], tmp_path)
     with pytest.raises(AssertionError, match=r"src/new\.py exists already"):
         write_target(file_blocks[0], tmp_path)
