@@ -1,4 +1,4 @@
-"""Scenarios share one server; each has a program for itself."""
+"""Fixtures of the scenarios: one shared server, and a new program for each scenario."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,13 +9,13 @@ from tests.support.fixtures import shared_server
 from tests.support.scenario import Scenario
 from tests.support.server import RunningServer
 
-# On PostgreSQL only when only that is chosen: another test compares the two databases.
+# On PostgreSQL only if SQLite is excluded: another test compares the two databases.
 server = shared_server(chosen_databases()[:1])
 
 
 @pytest.fixture
 def scenario_in(server: RunningServer) -> Iterator[Callable[[str], Scenario]]:
-    """Build a program whose money is of a currency."""
+    """Yield a function that builds a program with a currency."""
     scenarios: list[Scenario] = []
 
     def build(currency: str) -> Scenario:
@@ -29,5 +29,5 @@ def scenario_in(server: RunningServer) -> Iterator[Callable[[str], Scenario]]:
 
 @pytest.fixture
 def scenario(scenario_in: Callable[[str], Scenario]) -> Scenario:
-    """A program that pays in dollars."""
+    """Return a program in US dollars."""
     return scenario_in("USD")

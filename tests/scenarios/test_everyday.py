@@ -1,4 +1,4 @@
-"""Everyday life: coffee, fuel, groceries, cash, a tip."""
+"""Everyday purchases: coffee, fuel, groceries, cash and a tip."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ from tests.support.scenario import Scenario
 
 
 def test_a_coffee_on_a_jit_card(scenario: Scenario) -> None:
-    """Ana's account is empty before and after; the money comes when she pays and leaves when the bill does."""
+    """The JIT load of an authorization puts the amount on the empty account, and the clearing takes it."""
     ana, cafe = scenario.person("ana"), scenario.merchant("Corner Coffee", "5814")
 
     # Monday, nine o'clock: Ana taps her card.
@@ -22,7 +22,7 @@ def test_a_coffee_on_a_jit_card(scenario: Scenario) -> None:
 
 
 def test_a_tip_makes_the_bill_larger_than_the_hold(scenario: Scenario) -> None:
-    """The clearing takes the tip from the bank at that moment; nobody is asked and nothing stays behind."""
+    """A clearing above the hold loads the difference, and the account is empty afterwards."""
     ana, bistro = scenario.person("ana"), scenario.merchant("Bistro", "5812")
 
     # Monday evening: the meal is 40, the tip is written on the slip.
@@ -36,11 +36,11 @@ def test_a_tip_makes_the_bill_larger_than_the_hold(scenario: Scenario) -> None:
 
 
 def test_a_fuel_pump_asks_for_more_than_it_takes(scenario: Scenario) -> None:
-    """The pump's clearing leaves the rest of the hold, which the merchant then lets go of."""
+    """A clearing below the hold leaves the rest of the hold until the merchant reverses it."""
     ben, pump = scenario.person("ben", jit=None), scenario.merchant("Pump 4", "5542")
     ben.gets("120.00")
 
-    # Monday morning: the pump asks for 100 before anyone knows the bill.
+    # Monday morning: the pump requests a hold of 100, because the final amount is unknown.
     visit = pump.authorize(ben.card, "100.00")
     assert ben.available == "20.00"
 
@@ -48,17 +48,17 @@ def test_a_fuel_pump_asks_for_more_than_it_takes(scenario: Scenario) -> None:
     pump.clear(visit, "37.20")
     assert (ben.ledger, ben.held, visit.state) == ("82.80", "62.80", "PENDING")
 
-    # A minute later the pump lets go of it.
+    # A minute later the pump reverses the rest.
     assert pump.reverse(visit, "62.80").state == "CLEARED"
     assert (ben.available, ben.held) == ("82.80", "0.00")
 
 
 def test_a_pump_that_debits_gives_the_rest_back_at_once(scenario: Scenario) -> None:
-    """A PIN debit pre-authorization is completed by one message, which ends the hold whatever the amount."""
+    """The completion of a PIN debit pre-authorization releases the rest of the hold."""
     ben, pump = scenario.person("ben", jit=None), scenario.merchant("Pump 7", "5542")
     ben.gets("120.00")
 
-    # Ben dips his card: 100 are held.
+    # Ben inserts the card: 100 are held.
     visit = pump.debit(ben.card, "100.00", is_pre_auth=True)
     assert (visit.type, ben.available) == ("pindebit.authorization", "20.00")
 
@@ -70,7 +70,7 @@ def test_a_pump_that_debits_gives_the_rest_back_at_once(scenario: Scenario) -> N
 
 
 def test_groceries_by_pin_debit_are_paid_at_once(scenario: Scenario) -> None:
-    """No hold and no second message: money leaves the bank in the moment of the purchase; undone, it returns there."""
+    """A PIN debit settles at once without a hold, and its reversal returns the JIT load to the funding source."""
     ana, grocer = scenario.person("ana"), scenario.merchant("Grocer")
 
     # Monday: 18.20 and 20 in notes.
@@ -78,14 +78,14 @@ def test_groceries_by_pin_debit_are_paid_at_once(scenario: Scenario) -> None:
     assert (visit.type, visit.amount, visit.order) == ("pindebit.cashback", "38.20", "COMPLETION 38.20")
     assert (visit.state, ana.ledger, ana.held) == ("COMPLETION", "0.00", "0.00")
 
-    # The till was wrong: everything back.
+    # The amount was wrong: the grocer reverses all of it.
     undone = grocer.reverse(visit, "38.20")
     assert (undone.type, undone.order, ana.ledger) == ("pindebit.reversal", "REVERSED 38.20", "0.00")
     assert grocer.reverse(visit, "38.20").code == "1017"
 
 
 def test_cash_back_at_a_till_that_clears_later(scenario: Scenario) -> None:
-    """The hold includes the notes, and so does the clearing, which is of a type of its own."""
+    """The hold and its clearing include the cash back, and both have a separate transaction type."""
     ana, grocer = scenario.person("ana"), scenario.merchant("Grocer")
 
     # Monday: 10 of goods, 20 in notes.
@@ -99,17 +99,17 @@ def test_cash_back_at_a_till_that_clears_later(scenario: Scenario) -> None:
 
 
 def test_a_cash_machine_counts_out_all_or_nothing(scenario: Scenario) -> None:
-    """A machine shows the balance, refuses a wrong PIN, and never gives a part of what was asked for."""
+    """A cash machine shows the balance, and a withdrawal with a wrong PIN or without enough funds is declined, never partial."""
     ben, machine = scenario.person("ben", jit=None), scenario.merchant("Machine 12", "6011")
     ben.gets("80.00")
 
-    # Saturday night: how much is there?
+    # Saturday night: the balance.
     scenario.until("2035-06-09T22:00:00Z")
     shown = machine.shows_balance(ben.card)
     assert (shown.type, shown.state, shown.transaction["gpa"]["available_balance"]) == ("pindebit.balanceinquiry", "CLEARED", 80)
     assert "impacted_amount" not in shown.transaction["gpa"]
 
-    # A PIN that is not Ben's, then more than there is, then what there is.
+    # A wrong PIN, then more than the balance, then less.
     assert machine.hands_out(ben.card, "60.00", pin="1234").code == "1809"
     assert machine.hands_out(ben.card, "100.00").code == "1016"
     cash = machine.hands_out(ben.card, "60.00", account_type="checking")
@@ -118,7 +118,7 @@ def test_a_cash_machine_counts_out_all_or_nothing(scenario: Scenario) -> None:
 
 
 def test_a_card_that_may_not_take_cash(scenario: Scenario) -> None:
-    """A product without machines declines them, and cash at the till too."""
+    """A product without cash machines declines withdrawals and cash back, and approves purchases."""
     ana = scenario.person("ana", poi={"atm": False, "ecommerce": True})
     machine, grocer = scenario.merchant("Machine 3", "6011"), scenario.merchant("Grocer")
     assert machine.hands_out(ana.card, "20.00").code == "1955"
@@ -127,7 +127,7 @@ def test_a_card_that_may_not_take_cash(scenario: Scenario) -> None:
 
 
 def test_a_till_that_takes_what_is_there(scenario: Scenario) -> None:
-    """With 20 on the account a capable terminal gets 20 of 50; one that is not gets nothing."""
+    """With 20.00 available, a terminal with partial approvals gets 20.00 of 50.00, and another one is declined."""
     ben = scenario.person("ben", jit=None)
     grocer, kiosk = scenario.merchant("Grocer"), scenario.merchant("Kiosk", partial_approval_capable=False)
     ben.gets("20.00")
@@ -137,7 +137,7 @@ def test_a_till_that_takes_what_is_there(scenario: Scenario) -> None:
 
 
 def test_two_purchases_race_for_the_last_ten(scenario: Scenario) -> None:
-    """Ten messages at once, money for one: one is approved, whichever it is."""
+    """Of ten concurrent purchases with funds for one, exactly one is approved."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop", partial_approval_capable=False)
     ben.gets("10.00")
 
@@ -152,7 +152,7 @@ def test_two_purchases_race_for_the_last_ten(scenario: Scenario) -> None:
 
 
 def test_the_same_message_twice(scenario: Scenario) -> None:
-    """A sender who names his message gets the first answer again, and nothing moves twice."""
+    """A replay with the same token gets the first answer and creates no second transaction."""
     ana, cafe = scenario.person("ana"), scenario.merchant("Corner Coffee", "5814")
     once = cafe.debit(ana.card, "4.75", transaction_options={"transaction_token": "morning-coffee"})
     again = cafe.debit(ana.card, "4.75", transaction_options={"transaction_token": "morning-coffee"})

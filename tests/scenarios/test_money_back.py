@@ -1,4 +1,4 @@
-"""Money that comes back: refunds to each destination, reversals, credits, and accounts that go below zero."""
+"""Refunds, reversals, credits and overdrafts: the money goes to the configured destination."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.scenario import Scenario
     [("PROGRAM_FUNDING_SOURCE", "COMPLETION 60.00", "0.00"), ("WATERFALL", "COMPLETION 60.00", "0.00"), ("GPA", None, "60.00")],
 )
 def test_a_refund_after_the_bill(scenario: Scenario, destination: str, unload: str | None, kept: str) -> None:
-    """Shoes that do not fit: the money goes on to the bank, or stays and pays for the next pair."""
+    """A refund goes to the funding source, or stays on the account and pays a part of the next purchase."""
     ana, shoes = scenario.person("ana", jit=destination), scenario.merchant("Shoes", "5661")
 
     # Monday and Tuesday: bought and billed.
@@ -28,7 +28,7 @@ def test_a_refund_after_the_bill(scenario: Scenario, destination: str, unload: s
 
 
 def test_a_friend_sends_money_and_takes_it_back(scenario: Scenario) -> None:
-    """An original credit stays on an account of one's own; undone, it leaves again."""
+    """An original credit stays on an account without JIT Funding, and its reversal takes it back."""
     ben = scenario.person("ben", jit=None)
     gift = ben.gets("25.00")
     assert (gift.type, gift.state, ben.available) == ("original.credit.auth_plus_capture", "COMPLETION", "25.00")
@@ -40,14 +40,14 @@ def test_a_friend_sends_money_and_takes_it_back(scenario: Scenario) -> None:
 
 
 def test_a_credit_to_a_lost_card(scenario: Scenario) -> None:
-    """Money is not taken for a card that is gone."""
+    """An original credit to a terminated card is declined with code 1005."""
     ben = scenario.person("ben", jit=None)
     ben.loses_card()
     assert (ben.gets("25.00").code, ben.ledger) == ("1005", "0.00")
 
 
 def test_the_reversal_comes_after_the_bill(scenario: Scenario) -> None:
-    """They crossed on the way: the bill was first, so there is nothing left to let go of."""
+    """A reversal after the full clearing is declined with code 1018, because no hold is left."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "50.00")
     shop.clear(visit, "50.00")
@@ -56,7 +56,7 @@ def test_the_reversal_comes_after_the_bill(scenario: Scenario) -> None:
 
 
 def test_the_bill_comes_after_the_reversal(scenario: Scenario) -> None:
-    """The other way round the bill is booked all the same, since the money has left."""
+    """A clearing after the reversal is approved with a new JIT load, because the money has already left."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "50.00")
     assert shop.reverse(visit, "50.00").order == "REVERSED 50.00"
@@ -65,7 +65,7 @@ def test_the_bill_comes_after_the_reversal(scenario: Scenario) -> None:
 
 
 def test_a_parcel_that_is_sent_in_part(scenario: Scenario) -> None:
-    """Half is billed, the other half let go of; more than what is left cannot be, unless it has happened already."""
+    """After a partial clearing, a reversal above the rest is declined, and an advice of it releases the rest."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop", "5964")
     visit = shop.authorize(ana.card, "50.00")
     shop.clear(visit, "25.00")
@@ -75,7 +75,7 @@ def test_a_parcel_that_is_sent_in_part(scenario: Scenario) -> None:
 
 
 def test_an_original_too_long_ago(scenario: Scenario) -> None:
-    """A reversal that looks back two days does not see Monday on Friday."""
+    """A reversal with a window of two days does not find a purchase of four days before, and with four days it does."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "50.00")
     scenario.wait("4d")
@@ -84,7 +84,7 @@ def test_an_original_too_long_ago(scenario: Scenario) -> None:
 
 
 def test_a_bill_on_an_empty_account(scenario: Scenario) -> None:
-    """A clearing cannot be refused: the account goes below zero, and what comes in next fills the hole first."""
+    """A clearing above the balance is approved and makes the account negative. The next credit covers the deficit first."""
     ben, bistro = scenario.person("ben", jit=None), scenario.merchant("Bistro", "5812")
     ben.gets("40.00")
     meal = bistro.authorize(ben.card, "40.00")
@@ -96,7 +96,7 @@ def test_a_bill_on_an_empty_account(scenario: Scenario) -> None:
 
 
 def test_a_program_that_pays_for_its_peoples_overdrafts(scenario: Scenario) -> None:
-    """With another overdraft_destination the account stops at zero and the program's own gives the rest."""
+    """With GLOBAL_OVERDRAFT_ACCOUNT, the account stops at zero and the program's overdraft account pays the rest."""
     to = {"clearing_and_settlement": {"overdraft_destination": "GLOBAL_OVERDRAFT_ACCOUNT"}}
     ben, bistro = scenario.person("ben", jit=None, **to), scenario.merchant("Bistro", "5812")
     ben.gets("40.00")

@@ -1,4 +1,4 @@
-"""Stories about direct deposits: a wage that comes on its day, a bill that nobody can pay, and money sent by mistake."""
+"""Direct deposits: a wage on its settlement date, a debit without funds, and deposits sent by mistake."""
 
 from typing import Any
 
@@ -14,27 +14,27 @@ class Bank:
         self._number = scenario.make("depositaccounts", user_token=person.name)["account_number"]
 
     def sends(self, kind: str, amount: str, day: str, **fields: Any) -> str:
-        """Announces a deposit; answers its token."""
+        """Announce a deposit; return its token."""
         body = {"account_number": self._number, "amount": amount, "type": kind, "settlement_date": day, **fields}
         return str(read_of(self._scenario.try_to("directdeposits", **body))["token"])
 
     def wants_back(self, deposit: str, code: str) -> str:
-        """Returns a deposit for a reason; answers the state that it has then."""
+        """Reverse a deposit with a reason code; return its new state."""
         body = {"direct_deposit_token": deposit, "state": "REVERSED", "channel": "API", "reason": "Return", "reason_code": code}
         return str(read_of(self._scenario.client.post("/directdeposits/transitions", body))["state"])
 
     def state(self, deposit: str) -> str:
-        """How a deposit stands, with a bank's code if there is one."""
+        """Return the state of a deposit, and its reason code if it has one."""
         resource = self._scenario.get(f"/directdeposits/{deposit}")
         return " ".join(filter(None, (resource["state"], resource.get("state_reason_code"))))
 
     def to_come(self, person: Person) -> str:
-        """What is announced and not there yet."""
+        """Return the pending credits of a person."""
         return self._scenario.text(self._scenario.get(f"/balances/{person.name}")["gpa"]["pending_credits"])
 
 
 def test_a_wage_comes_on_friday(scenario: Scenario) -> None:
-    """It is seen on Monday, cannot be spent before Friday, and is spent on Saturday."""
+    """A credit announced on Monday is pending until its settlement date on Friday, and available from then on."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop")
     bank = Bank(scenario, ben)
     scenario.listens()
@@ -46,7 +46,7 @@ def test_a_wage_comes_on_friday(scenario: Scenario) -> None:
     news = scenario.hears("directdeposit.credit.pending")
     assert (news["state"], news["direct_deposit"]["token"], news["polarity"]) == ("PENDING", wage, "PENDING_CREDIT")
 
-    # Friday, before and after breakfast.
+    # Friday, a second before the settlement time, and at that time.
     scenario.until("2035-06-08T05:59:59Z")
     assert bank.state(wage) == "PENDING"
     scenario.until("2035-06-08T06:00:00Z")
@@ -62,7 +62,7 @@ def test_a_wage_comes_on_friday(scenario: Scenario) -> None:
 
 
 def test_a_bill_that_the_account_cannot_pay(scenario: Scenario) -> None:
-    """The electricity is to be paid on Wednesday; what is on hold is not there for it, so the bill goes back."""
+    """A debit above the available balance is rejected with R01 on its settlement date, because a hold reserves the rest."""
     ben, hotel = scenario.person("ben", jit=None), scenario.merchant("Hotel", "7011")
     bank = Bank(scenario, ben)
     bank.sends("CREDIT", "100.00", "2035-06-04T00:00:00Z")
@@ -73,35 +73,35 @@ def test_a_bill_that_the_account_cannot_pay(scenario: Scenario) -> None:
     scenario.wait("1d")
     room = hotel.authorize(ben.card, "50.00")
 
-    # Wednesday: forty is left.
+    # Wednesday: 50.00 of 100.00 are available.
     scenario.until("2035-06-06T12:00:00Z")
     assert (bank.state(bill), ben.ledger) == ("REJECTED R01", "100.00")
 
-    # Thursday: the room is free again, and the company tries once more.
+    # Later the hotel releases its hold, and the company sends the debit again.
     hotel.reverse(room, "50.00")
     again = bank.sends("DEBIT", "60.00", "2035-06-06T12:00:00Z")
     assert (bank.state(again), ben.ledger) == ("APPLIED", "40.00")
 
 
 def test_money_sent_twice_is_taken_back(scenario: Scenario) -> None:
-    """One of two equal wages is returned before its day, another after it, when half of it is spent; later ones never."""
+    """A deposit can be reversed before its settlement date and shortly after it, even if it is spent, but not days later."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop")
     bank = Bank(scenario, ben)
     wages = [bank.sends("CREDIT", "50.00", "2035-06-07T00:00:00Z") for _ in range(3)]
 
-    # Wednesday: the office notices one.
+    # Monday: the office notices the first mistake.
     assert (bank.wants_back(wages[0], "R24"), bank.to_come(ben)) == ("REVERSED", "100.00")
 
-    # Thursday: two wages are there, and most of it goes.
+    # Thursday: two wages arrive, and Ben spends most of them.
     scenario.until("2035-06-07T00:00:00Z")
     assert ben.available == "100.00"
     shop.debit(ben.card, "80.00")
 
-    # Friday: the second mistake is noticed. The bank takes what it sent, and the account is below zero.
+    # Friday: the office notices the second mistake. The reversal makes the account negative.
     scenario.wait("1d")
     assert (bank.wants_back(wages[1], "R24"), ben.ledger) == ("REVERSED", "-30.00")
 
-    # The week after, it is too late for the third.
+    # The next Tuesday it is too late for the third.
     scenario.until("2035-06-12T00:00:00Z")
     body = {"direct_deposit_token": wages[2], "state": "REVERSED", "channel": "API", "reason": "Return", "reason_code": "R24"}
     assert scenario.client.post("/directdeposits/transitions", body).status == 400

@@ -1,4 +1,4 @@
-"""Time: holds that nobody clears, cards that end before the bill comes, and money with other decimals."""
+"""Time: expiry of holds, cards that are terminated before the clearing, and currencies with other decimals."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from tests.support.scenario import Scenario
 
 
 def test_a_hold_that_nobody_clears(scenario: Scenario) -> None:
-    """After seven days, not a second before, the hold is gone, and the listener hears of it."""
+    """A hold expires after exactly seven days, and a notification reports the expiry."""
     scenario.listens()
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "80.00")
@@ -27,7 +27,7 @@ def test_a_hold_that_nobody_clears(scenario: Scenario) -> None:
 
 
 def test_the_bill_comes_after_the_hold_is_gone(scenario: Scenario) -> None:
-    """A late bill is paid for anew; a late reversal finds nothing."""
+    """After the expiry, a clearing gets a new JIT load, and a reversal is declined with code 1017."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     visit = shop.authorize(ana.card, "80.00")
     scenario.wait("8d")
@@ -37,7 +37,7 @@ def test_the_bill_comes_after_the_hold_is_gone(scenario: Scenario) -> None:
 
 
 def test_the_rest_of_a_bill_expires(scenario: Scenario) -> None:
-    """What was cleared stays cleared; what is left of the hold goes back to the account."""
+    """The expiry releases only the part of a hold that is not cleared."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop")
     ben.gets("100.00")
     visit = shop.authorize(ben.card, "80.00")
@@ -48,7 +48,7 @@ def test_the_rest_of_a_bill_expires(scenario: Scenario) -> None:
 
 
 def test_a_hotel_that_grows_lives_longer(scenario: Scenario) -> None:
-    """An increment gives the whole hold its week anew."""
+    """An increment extends the whole hold to a week after the increment."""
     ana, hotel = scenario.person("ana"), scenario.merchant("Hotel", "7011")
     stay = hotel.authorize(ana.card, "100.00")
     scenario.wait("5d")
@@ -60,7 +60,7 @@ def test_a_hotel_that_grows_lives_longer(scenario: Scenario) -> None:
 
 
 def test_hotels_hold_longer_and_pumps_more(scenario: Scenario) -> None:
-    """MCC groups decide of life and size of a hold; what they added goes with the rest."""
+    """MCC groups set the duration of a hold and its increase, and the increase expires with the rest of the hold."""
     for name, mcc, controls in (
         ("hotels", "7011", {"hold_expiration_days": 30}), ("pumps", "5542", {"hold_increase": {"type": "AMOUNT", "value": 25}}),
     ):  # fmt: skip
@@ -68,13 +68,13 @@ def test_hotels_hold_longer_and_pumps_more(scenario: Scenario) -> None:
     ana, hotel, pump = scenario.person("ana"), scenario.merchant("Hotel", "7011"), scenario.merchant("Pump 4", "5542")
     stay = hotel.authorize(ana.card, "100.00")
 
-    # The pump asks for 1 and 26 are held; the bill takes 20 of it.
+    # The pump requests 1, and 26 are held. The clearing takes 20.
     fuel = pump.authorize(ana.card, "1.00")
     assert (fuel.amount, ana.held) == ("26.00", "126.00")
     pump.clear(fuel, "20.00")
     assert ana.held == "106.00"
 
-    # After a week the pump's rest is gone, after thirty days the hotel's hold.
+    # The rest of the pump's hold expires after a week, and the hotel's hold after 30 days.
     scenario.wait("7d")
     assert (ana.held, fuel.state) == ("100.00", "CLEARED")
     scenario.wait("22d")
@@ -84,7 +84,7 @@ def test_hotels_hold_longer_and_pumps_more(scenario: Scenario) -> None:
 
 
 def test_a_pump_that_is_forgotten(scenario: Scenario) -> None:
-    """A PIN debit pre-authorization expires too, in its own words and after its own time."""
+    """A PIN debit pre-authorization expires after its time limit, with a separate transaction type."""
     ben, pump = scenario.person("ben", jit=None), scenario.merchant("Pump 4", "5542")
     ben.gets("100.00")
     visit = pump.debit(ben.card, "75.00", is_pre_auth=True, transaction_options={"pre_auth_time_limit": "2h"})
@@ -96,7 +96,7 @@ def test_a_pump_that_is_forgotten(scenario: Scenario) -> None:
 
 
 def test_a_card_is_lost_between_purchase_and_bill(scenario: Scenario) -> None:
-    """A bill is never refused for the card's state, and the hold of another purchase expires as ever."""
+    """A terminated card does not prevent the clearing of an earlier purchase or the expiry of its holds."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     bought, forgotten = shop.authorize(ana.card, "20.00"), shop.authorize(ana.card, "30.00")
     ana.loses_card()
@@ -107,7 +107,7 @@ def test_a_card_is_lost_between_purchase_and_bill(scenario: Scenario) -> None:
 
 
 def test_years_pass_at_once(scenario: Scenario) -> None:
-    """Many holds are due after a leap: all of them are gone when the clock's answer comes."""
+    """All of 30 due holds have expired when the request that advances the clock returns."""
     ana, shop = scenario.person("ana"), scenario.merchant("Shop")
     for _ in range(30):
         shop.authorize(ana.card, "1.00")
@@ -127,7 +127,7 @@ def test_years_pass_at_once(scenario: Scenario) -> None:
 def test_money_with_other_decimals(
     scenario_in: Callable[[str], Scenario], currency: str, amount: str, cleared: str, tip: str, too_fine: str
 ) -> None:
-    """Yen have no decimals and dinars have three: a purchase, its tip and its refund are exact, and finer amounts refused."""
+    """Purchase, clearing and refund are exact in currencies with 0, 2 and 3 decimals, and finer amounts get a 400."""
     scenario = scenario_in(currency)
     ana, bistro = scenario.person("ana", jit="GPA"), scenario.merchant("Bistro", "5812")
     meal = bistro.authorize(ana.card, amount)

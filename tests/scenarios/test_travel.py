@@ -1,10 +1,10 @@
-"""Travel: hotels that grow and shrink, an airline with four clearings, a rented car, and what arrives too late."""
+"""Travel: increments and advice of a hotel, an airline with four clearings, a rented car, and late clearings."""
 
 from tests.support.scenario import Scenario
 
 
 def test_a_hotel_that_grows_and_settles(scenario: Scenario) -> None:
-    """Each increment is a transaction of its own on one hold and one order; the bill covers them all."""
+    """Each increment is a separate transaction that adds to one hold and one order, and one clearing covers all of them."""
     ana, hotel = scenario.person("ana"), scenario.merchant("Hotel", "7011")
 
     # Monday: two nights.
@@ -15,7 +15,7 @@ def test_a_hotel_that_grows_and_settles(scenario: Scenario) -> None:
     minibar = hotel.grow(nights, "30.00")
     assert (nights.type, nights.order, ana.held) == ("authorization.incremental", "PENDING 150.00", "380.00")
 
-    # Saturday: the bill, on the last slip.
+    # Saturday: the clearing names the last increment.
     scenario.wait("3d")
     bill = hotel.clear(minibar, "380.00")
     assert (ana.ledger, stay.state, nights.state, minibar.state) == ("0.00", "CLEARED", "CLEARED", "CLEARED")
@@ -25,7 +25,7 @@ def test_a_hotel_that_grows_and_settles(scenario: Scenario) -> None:
 
 
 def test_a_guest_who_cannot_pay_for_more_nights(scenario: Scenario) -> None:
-    """A declined increment leaves the hold as it was."""
+    """A declined increment leaves the hold unchanged."""
     ben, hotel = scenario.person("ben", jit=None), scenario.merchant("Hotel", "7011", partial_approval_capable=False)
     ben.gets("250.00")
     stay = hotel.authorize(ben.card, "200.00")
@@ -36,7 +36,7 @@ def test_a_guest_who_cannot_pay_for_more_nights(scenario: Scenario) -> None:
 
 
 def test_a_guest_who_leaves_early(scenario: Scenario) -> None:
-    """An advice lowers the total; the clearing may name it, and finds the hold."""
+    """An advice lowers the hold, and a clearing that names the advice clears it."""
     ana, hotel = scenario.person("ana"), scenario.merchant("Hotel", "7011")
     stay = hotel.authorize(ana.card, "300.00")
 
@@ -51,7 +51,7 @@ def test_a_guest_who_leaves_early(scenario: Scenario) -> None:
 
 
 def test_an_airline_clears_four_times(scenario: Scenario) -> None:
-    """Each flight is billed when it flies; the hold shrinks with every bill and is gone with the last."""
+    """Each of four clearings reduces the hold, and the last one closes it."""
     ana, airline = scenario.person("ana"), scenario.merchant("Airline", "4511")
     trip = airline.authorize(ana.card, "800.00")
     for left in ("600.00", "400.00", "200.00"):
@@ -64,7 +64,7 @@ def test_an_airline_clears_four_times(scenario: Scenario) -> None:
 
 
 def test_a_fifth_bill_of_a_trip_of_four(scenario: Scenario) -> None:
-    """A clearing without a hold is money that has left: it is booked, and paid for anew."""
+    """A clearing after the hold is fully cleared is approved with a new JIT load."""
     ana, airline = scenario.person("ana"), scenario.merchant("Airline", "4511")
     trip = airline.authorize(ana.card, "100.00")
     airline.clear(trip, "100.00")
@@ -73,12 +73,12 @@ def test_a_fifth_bill_of_a_trip_of_four(scenario: Scenario) -> None:
 
 
 def test_a_rented_car_is_held_for_thirty_days(scenario: Scenario) -> None:
-    """A pre-authorization may ask for a longer hold than the usual week."""
+    """A pre-authorization can set a hold duration of 30 days instead of a week."""
     ana, rental = scenario.person("ana"), scenario.merchant("Rental", "7512")
     car = rental.authorize(ana.card, "500.00", is_pre_auth=True, transaction_options={"pre_auth_time_limit": "30"})
     assert car.transaction["is_preauthorization"] is True
 
-    # Two weeks later it is still held, and on 4 July, nine o'clock, no longer.
+    # The hold is open after two weeks and until 09:00 on 4 July.
     scenario.wait("14d")
     assert ana.held == "500.00"
     scenario.until("2035-07-04T08:59:59Z")
@@ -88,7 +88,7 @@ def test_a_rented_car_is_held_for_thirty_days(scenario: Scenario) -> None:
 
 
 def test_an_offline_sale_on_the_plane(scenario: Scenario) -> None:
-    """A forced clearing needs no authorization: it borrows card and merchant of any earlier transaction."""
+    """A forced clearing needs no authorization and takes card and merchant from any earlier transaction."""
     ana, airline = scenario.person("ana"), scenario.merchant("Airline", "4511")
     ticket = airline.debit(ana.card, "90.00")
     sandwich = airline.clear(ticket, "7.70", force_post=True)
@@ -97,7 +97,7 @@ def test_an_offline_sale_on_the_plane(scenario: Scenario) -> None:
 
 
 def test_a_bill_that_names_nothing_known(scenario: Scenario) -> None:
-    """Unknown, declined and unsuitable originals are told as such, and the books stay as they are."""
+    """An unknown, declined or unsuitable original gets a 404, and the balances stay unchanged."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop", partial_approval_capable=False)
     ben.gets("10.00")
     declined, paid = shop.authorize(ben.card, "11.00"), shop.debit(ben.card, "4.00")
