@@ -1,4 +1,4 @@
-"""A batch leaves the same rows as its messages one by one, on both databases."""
+"""Batches: a batch writes the same rows and gives the same answers as its messages one by one, on both databases."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -23,13 +23,13 @@ from tests.support.in_process_platform import InProcessPlatform, card_request, m
 CARDS = ("jit", "gpa", "second", "asleep", "closed", "child")
 
 OPENING = tuple((card, 60_00) for card in ("jit", "gpa", "second", "child", "jit", "gpa"))
-"""Purchases that are there before the examples' messages, which may follow them; before them an order and its fee."""
+"""Purchases before the messages of an example, which may follow them. A GPA order with a fee comes before these."""
 
 OPENED = (5, 7, 11, 13, 17, 19)
-"""Their rows; what ``gpa`` and ``child`` buy has a fee, whose row comes after it."""
+"""Row ids of the opening purchases. A purchase of ``gpa`` and ``child`` has a fee, whose row follows it."""
 
 NAMED = reduce(with_newest, range(10**9 + 1, 10**9 + 11, 2), NOTHING_RECENT)
-"""What every account's own row names from the beginning: with so little room left, most examples move some to the list."""
+"""Recent transactions of every account at the start. Few more fit, so most examples move some of them to the account's list."""
 
 purchase = st.fixed_dictionaries(
     {
@@ -49,7 +49,7 @@ purchase = st.fixed_dictionaries(
 
 follow_up = st.fixed_dictionaries(
     {
-        # An authorization that follows another is an increment.
+        # An authorization that follows another one is an increment.
         "kind": st.sampled_from((Clearing, Clearing, Reversal, Advice, Refund, Authorization)),
         "root": st.integers(0, len(OPENING) - 1),
         "forced": st.sampled_from((False, False, True)),
@@ -76,7 +76,7 @@ movement = st.fixed_dictionaries(
 
 @st.composite
 def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
-    """Messages, and where the batches end."""
+    """Draw messages and the ends of their batches."""
     messages = draw(st.lists(purchase | follow_up | movement, min_size=1, max_size=12))
     cuts = draw(st.sets(st.integers(1, len(messages))))
     return messages, sorted(cuts | {len(messages)})
@@ -84,7 +84,7 @@ def partitioned(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[int]]:
 
 @pytest.fixture(scope="module")
 def platform_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Platforms by address, made once: examples wipe what the engine wrote, not the cards."""
+    """Yield a function that returns the platform of an address. Examples delete the rows of the engine and keep the cards."""
     platforms: dict[str, InProcessPlatform] = {}
 
     def find(address: str) -> InProcessPlatform:
@@ -98,7 +98,7 @@ def platform_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def populated(platform: InProcessPlatform) -> InProcessPlatform:
-    """Cards of every kind that decides differently."""
+    """Create cards of every kind that leads to different decisions; return the platform."""
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     alive = {"activate_upon_issue": True}
@@ -145,7 +145,7 @@ def populated(platform: InProcessPlatform) -> InProcessPlatform:
 
 
 def load_account(platform: InProcessPlatform, user: str, amount: int) -> None:
-    """Puts money on an account, so that a preloaded card has something to spend, partially at the end."""
+    """Set the ledger balance of an account, so that a card without JIT Funding gets approvals, in the end partial ones."""
     import msgspec
 
     from cardwright.core.snapshot import Account
@@ -163,38 +163,38 @@ WIPES = (
     *(f"DELETE FROM {table}" for table in WRITTEN),
     "DELETE FROM meta WHERE key = 'resetting'",
 )
-"""Statements that remove all that the engine wrote, which the database refuses outside a reset."""
+"""Statements that delete all rows of the engine. The database refuses them outside a reset."""
 
 RESTORE = text("UPDATE holders SET state = :state, recent = :recent WHERE id = :id")
 
 
 def wipe(platform: InProcessPlatform, accounts: dict[int, bytes]) -> None:
-    """Back to the cards and accounts as they were made."""
+    """Delete the rows of the engine and restore the accounts."""
     with platform.database.write() as db:
         if platform.database.is_sqlite:
             for statement in WIPES:
                 db.exec_driver_sql(statement)
         else:
-            # Without parameters PostgreSQL takes all of them in one round trip.
+            # PostgreSQL runs several statements in one round trip if they have no parameters.
             db.exec_driver_sql("; ".join((*WIPES, "ALTER SEQUENCE transaction_blocks RESTART")))
         before = [{"id": holder_id, "state": state, "recent": NAMED} for holder_id, state in accounts.items()]
         db.execute(RESTORE, before)
 
 
 def outcomes(results: list[Any]) -> list[Any]:
-    """What the callers were told."""
+    """Return the comparable outcomes of the results."""
     return [outcome_of(result) for result in results]
 
 
 def outcome_of(result: Any) -> Any:
-    """What one of them was told."""
+    """Return the comparable outcome of a result: an error code, a document or a row."""
     if isinstance(result, Problem):
         return result.kind.code
     return result.doc if isinstance(result, MovementResult) else result.row
 
 
 def message_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineRequest:
-    """The message that an example describes."""
+    """Return the message of an example."""
     if "users" in example:
         return movement_of(platform, example)
     known = {"amount": example["amount"], "seed": example["seed"], "token": example["token"], "kind": example["kind"]}
@@ -214,7 +214,7 @@ def message_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineRe
 
 
 def movement_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineRequest:
-    """The movement that an example describes; what is unloaded is the order that came before everything."""
+    """Return the movement of an example. An unload refers to the GPA order of the opening."""
     kind, amount = example["kind"], example["amount"]
     known = {"seed": example["seed"], "token": example["token"]}
     if kind is PeerTransfer:
@@ -224,7 +224,7 @@ def movement_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineR
     if kind is FeeCharge:
         return movement_request(platform, kind, example["users"][:1], 0, fees=example["fees"] or (50,), **known)
     if kind is Deposit:
-        # Some come and some go, some at once and some later.
+        # Credits and debits, some with a settlement date in the past and some in the future.
         days = {"is_credit": amount % 2 == 0, "settles_ms": amount % 3 * 10**14}
         echoed = {"user_token": example["users"][0], "direct_deposit_account_token": "account"}
         return movement_request(platform, kind, example["users"][:1], amount, echoed=echoed, **days, **known)
@@ -232,7 +232,7 @@ def movement_of(platform: InProcessPlatform, example: dict[str, Any]) -> EngineR
 
 
 def check(platform: InProcessPlatform, messages: list[dict[str, Any]], cuts: list[int]) -> None:
-    """Decides the messages one by one and in batches, and compares rows and answers."""
+    """Decide the messages one by one and in batches; assert equal rows and answers."""
     opening: list[EngineRequest] = [movement_request(platform, GpaLoad, ["ben"], 80_00, seed=99, source="bank", fees=[100])]
     opening += [card_request(platform, card, amount, seed=seed) for seed, (card, amount) in enumerate(OPENING)]
     arrived = [message_of(platform, message) for message in messages]
@@ -251,14 +251,14 @@ def check(platform: InProcessPlatform, messages: list[dict[str, Any]], cuts: lis
 
 @pytest.fixture
 def sqlite_platform(platform_of: Any, tmp_path_factory: pytest.TempPathFactory) -> InProcessPlatform:
-    """The platform on SQLite."""
+    """Return the platform on SQLite."""
     path: Path = tmp_path_factory.getbasetemp() / "sequence.db"
     return platform_of(str(path))  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def postgres_address(postgres: Any) -> Iterator[str]:
-    """A database of its own on PostgreSQL."""
+    """Yield the DSN of a new database on PostgreSQL."""
     dsn = postgres.new_database(migrate_address)
     yield dsn
     postgres.drop_database(dsn)
@@ -272,7 +272,7 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 def test_any_partition_leaves_the_same_rows_on_sqlite(
     sqlite_platform: InProcessPlatform, case: tuple[list[dict[str, Any]], list[int]]
 ) -> None:
-    """Any partition of any messages into batches leaves the same rows and gives the same answers on SQLite."""
+    """Any partition of messages into batches writes the same rows and gives the same answers on SQLite."""
     check(sqlite_platform, *case)
 
 
@@ -281,5 +281,5 @@ def test_any_partition_leaves_the_same_rows_on_sqlite(
 def test_any_partition_leaves_the_same_rows_on_postgresql(
     platform_of: Any, postgres_address: str, case: tuple[list[dict[str, Any]], list[int]]
 ) -> None:
-    """Any partition of any messages into batches leaves the same rows and gives the same answers on PostgreSQL."""
+    """Any partition of messages into batches writes the same rows and gives the same answers on PostgreSQL."""
     check(platform_of(postgres_address), *case)

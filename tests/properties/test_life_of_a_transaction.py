@@ -1,7 +1,7 @@
-"""Any messages in any order, decided by the engine and by a plain model beside it, which must agree on everything.
+"""Lifecycle of transactions: the engine and a simple model agree on any messages in any order.
 
-The model knows a chain as a dict and an account as two numbers. It is told here in other words than in the code, so that a
-mistake would have to be made twice.
+The model has a dict for a chain and two numbers for an account. It is written independently of the code, so that no single
+mistake affects both.
 """
 
 import asyncio
@@ -38,17 +38,17 @@ SIZE = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-"""How many lives, and how long each is."""
+"""Number of histories, and messages in each."""
 
 WEEK = 7 * DAY_MS
 
-# What each kind of chain is called, and how it answers. A hold is taken up by what follows it, and so is an announcement;
-# what is settled at once is only undone.
+# Types of the follow-ups of each kind of chain. Holds and announced credits have all kinds of follow-ups. A chain that is settled
+# at once has only reversals.
 ANNOUNCED_REFUND, PIN_REFUND = "refund.authorization", "pindebit.refund"
 
 
 class Names(NamedTuple):
-    """What a clearing, a reversal and an expiry of a hold are called."""
+    """Types of the clearing, the reversal and the expiry of a hold."""
 
     clearing: str
     reversal: str
@@ -82,7 +82,7 @@ AT_ONCE = {
 }
 BRINGS = (*ANNOUNCED, RequestType.ORIGINAL_CREDIT, PIN_REFUND)
 NOT_NOTHING = (*BRINGS, RequestType.WITHDRAWAL, RequestType.ATM_HOLD)
-"""Requests that the edges refuse with an amount of 0."""
+"""Requests whose amount must not be 0: the edges refuse them."""
 
 EDGES = {
     ("", "ask pindebit.balanceinquiry", "CLEARED"), ("", "force", "COMPLETION"), ("", "refund", "COMPLETION"),
@@ -104,11 +104,11 @@ EDGES = {
     *((kind, "COMPLETION", "reverse", end) for kind in AT_ONCE for end in ("COMPLETION", "refused")),
     *((kind, "CLEARED", "reverse", end) for kind in AT_ONCE if kind not in NOT_NOTHING for end in ("CLEARED", "refused")),
 }  # fmt: skip
-"""The edges of the state table: what there was, what came, what there is."""
+"""The edges of the state table: kind of chain and state before, the message, the state afterwards."""
 
 
 class EngineLives:
-    """The engine on a platform of its own, with a loop and a worker that stay."""
+    """The engine on a separate platform, with one event loop and one worker for all histories."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform, self.loop, self.now = platform, asyncio.new_event_loop(), NOON
@@ -118,7 +118,7 @@ class EngineLives:
         self.edge_counts: Counter[tuple[str, ...]] = Counter()
 
     def decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
-        """What becomes of a message."""
+        """Return the decision on a message."""
         return self.loop.run_until_complete(self._decide(card, message, root_id))
 
     async def _decide(self, card: str, message: Any, root_id: int | None) -> CardResult | Problem:
@@ -127,29 +127,29 @@ class EngineLives:
         return result
 
     def pass_time(self, days: int) -> None:
-        """Moves the program's clock; no days at all put it back to where it began."""
+        """Move the program's clock. 0 days reset it."""
         self.now = self.now + days * DAY_MS if days else NOON
         with self.platform.database.write() as db:
             set_clock(db, self.platform.program_id, ProgramClock(0, self.now))
 
     def close(self) -> None:
-        """Ends the worker."""
+        """Close the worker and the loop."""
         self.loop.run_until_complete(self.worker.close())
         self.loop.close()
 
 
 Kind = RequestType | str
-"""What begins a chain: a form, or the type of one of the two refunds that do."""
+"""The kind of a chain's root: a request type, or the type of one of the two refunds that begin a chain."""
 
 
 class Life(RuleBasedStateMachine):
-    """One account with a card, and all that can happen to it."""
+    """A history: one account with a card, and any messages."""
 
     engine: ClassVar[EngineLives]
 
     @initialize(product=st.sampled_from(("jit", "keeps", "plain", "plain")), wealth=st.sampled_from((1000, 50, 0)))
     def open_account(self, product: str, wealth: int) -> None:
-        """A new card; some begin with money of their own."""
+        """Create a card. Some accounts begin with money."""
         platform = self.engine.platform
         self.engine.pass_time(0)
         self.card = platform.make("users")["token"]
@@ -167,7 +167,7 @@ class Life(RuleBasedStateMachine):
         capable=st.booleans(),
     )  # fmt: skip
     def hold(self, request_type: Kind, amount: int, capable: bool) -> None:
-        """A purchase to be cleared later: what most of the others follow."""
+        """Request a hold, which most other messages follow."""
         self.ask_for(request_type, amount, 0, capable)
 
     @rule(
@@ -179,7 +179,7 @@ class Life(RuleBasedStateMachine):
         capable=st.booleans(),
     )
     def ask_for(self, request_type: Kind, amount: int, cash: int, capable: bool) -> None:
-        """A purchase, a hold, cash, a balance, or a credit; two kinds of refunds begin a chain too."""
+        """Send a request, or one of the two refunds that begin a chain."""
         if request_type is RequestType.BALANCE_INQUIRY:
             amount = 0
         elif request_type in NOT_NOTHING:
@@ -204,7 +204,7 @@ class Life(RuleBasedStateMachine):
         self.see("", f"ask {request_type}", expected[0])
 
     def expect_ask(self, request_type: Kind, goods: int, cash: int, capable: bool) -> tuple[str, str, int]:
-        """State, code and moved money of what asks; the account and the chains afterwards."""
+        """Return the expected state, code and load of a request. Update the account and the chains of the model."""
         total = goods + cash
         if request_type is RequestType.BALANCE_INQUIRY:
             return "CLEARED", "0000", 0
@@ -222,7 +222,7 @@ class Life(RuleBasedStateMachine):
         if total > free and not self.jit:
             if not (free and goods and capable and request_type not in (RequestType.WITHDRAWAL, RequestType.ATM_HOLD)):
                 return "DECLINED", "1016", 0
-            # A part is of the goods: no cash is paid out.
+            # A partial approval is for the goods only, without cash back.
             total, code = min(free, goods), "0002"
         self.ledger += load
         if request_type in HOLDS:
@@ -236,7 +236,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")))
     def clear(self, which: int, share: str) -> None:
-        """A clearing; a PIN debit is completed by it and gives the rest back."""
+        """Send a clearing. Holds in CLEARED_ONCE are completed by it and release the rest."""
         chain = self.pick(which, HOLDS)
         amount = self.share_of(chain["hold"], share)
         outcome = self.send(Clearing(amount=amount, details=Details(mid="")), chain)
@@ -264,17 +264,17 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), is_advice=st.booleans())
     def reverse(self, which: int, share: str, is_advice: bool) -> None:
-        """A reversal of a hold; one that is only told takes what there is."""
+        """Send a reversal of a hold. An advice of a reversal releases at most the open hold."""
         self.expect_reversal(self.pick(which, HOLDS), share, is_advice)
 
     @precondition(lambda self: any(chain["request_type"] in AT_ONCE for chain in self.chains))
     @rule(which=st.integers(0, 99), share=st.sampled_from(("part", "all", "more")), is_advice=st.booleans())
     def undo(self, which: int, share: str, is_advice: bool) -> None:
-        """A reversal of what was settled at once."""
+        """Send a reversal of a purchase that was settled at once."""
         self.expect_reversal(self.pick(which, AT_ONCE), share, is_advice)
 
     def expect_reversal(self, chain: dict[str, Any], share: str, is_advice: bool) -> None:
-        """Reverses, and knows what comes of it."""
+        """Send a reversal and compare the outcome with the model."""
         holds = chain["request_type"] in HOLDS
         left = chain["hold"] if holds else abs(chain["settled"])
         amount, before = self.share_of(left, share), self.state_of(chain)
@@ -305,7 +305,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(chain["request_type"] in ADVISED for chain in self.chains))
     @rule(which=st.integers(0, 99), less=st.sampled_from((-5, 0, 1, 1_000_000)))
     def advise(self, which: int, less: int) -> None:
-        """A lower total: as it is less this, or nothing at all."""
+        """Send an advice that lowers the total by ``less``, but not below the cleared amount. A negative ``less`` raises it."""
         chain = self.pick(which, ADVISED)
         done = abs(chain["settled"])
         total = max(done, done + chain["hold"] - less)
@@ -325,13 +325,13 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(chain["request_type"] is RequestType.PURCHASE for chain in self.chains))
     @rule(which=st.integers(0, 99), amount=st.sampled_from((1, 40, 2000)))
     def grow(self, which: int, amount: int) -> None:
-        """An increment."""
+        """Send an increment."""
         chain = self.pick(which, (RequestType.PURCHASE,))
         before = self.state_of(chain)
         outcome = self.send(Authorization(amount=amount, details=Details(mid=""), request_type=RequestType.INCREMENT), chain)
         free = max(0, self.ledger - self.held)
         if chain["hold"] == 0:
-            # Closed: unlike a reversal it does not ask how much was asked for.
+            # The chain is closed. Unlike for a reversal, the code does not depend on the requested amount.
             expected = "DECLINED", "1018" if chain["settled"] else "1017", 0
         elif not self.jit and amount > free and not (free and chain["capable"]):
             expected = "DECLINED", "1016", 0
@@ -348,7 +348,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.chains)
     @rule(which=st.integers(0, 99), amount=st.sampled_from((1, 25)), forced=st.booleans())
     def unrelated(self, which: int, amount: int, forced: bool) -> None:
-        """A refund or a forced clearing, which only borrow card and merchant."""
+        """Send a refund or a forced clearing. They take only card and merchant from the chain that they name."""
         lender = self.chains[which % len(self.chains)]
         if forced:
             outcome = self.send(Clearing(amount=amount, details=Details(mid=""), is_forced=True), lender)
@@ -365,13 +365,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from((1, 6, 7)))
     def wait(self, days: int) -> None:
-        """Time passes."""
+        """Move the clock."""
         self.engine.pass_time(days)
 
     @precondition(lambda self: any(chain["request_type"] in HOLDS for chain in self.chains))
     @rule(which=st.integers(0, 99))
     def expire(self, which: int) -> None:
-        """The timers ask for an expiry, rightly or not."""
+        """Send an expiry, which may not be due."""
         chain = self.pick(which, HOLDS)
         before = self.state_of(chain)
         outcome = self.send(Expiry(details=Details(mid="")), chain)
@@ -384,10 +384,10 @@ class Life(RuleBasedStateMachine):
         self.compare(outcome, HOLDS[chain["request_type"]].expiry, "CLEARED", "0000", moved)
         self.see(chain["request_type"], before, "expire", self.state_of(chain))
 
-    # --- What the model knows ---------------------------------------------------------------
+    # --- Model ------------------------------------------------------------------------------
 
     def begin(self, request_type: Kind, *, hold: int = 0, load: int = 0, settled: int = 0) -> None:
-        """A chain that others can follow."""
+        """Add a chain to the model."""
         self.chains.append({
             "request_type": request_type, "hold": hold, "load": load, "settled": settled, "asked": hold or abs(settled),
             "due": self.engine.now + WEEK, "row": self.last.row, "suffix": "", "capable": self.capable,
@@ -396,7 +396,7 @@ class Life(RuleBasedStateMachine):
             self.chains[-1]["suffix"] = ".cashback"
 
     def let_go(self, chain: dict[str, Any], amount: int) -> int:
-        """Releases a part of a hold: first what was loaded goes back. Nothing moves where money was only announced."""
+        """Release a part of a hold; return the change of the JIT load, which goes back first. Announced credits have none."""
         if chain["request_type"] in ANNOUNCED:
             chain["hold"] -= amount
             return 0
@@ -406,40 +406,40 @@ class Life(RuleBasedStateMachine):
         return -back
 
     def why_not(self, chain: dict[str, Any], left: int) -> str:
-        """The code of a reversal that is too large."""
+        """Return the code of a reversal that is too large."""
         if left or not chain["asked"]:
             return "1810"
         return "1018" if chain["request_type"] in HOLDS and chain["settled"] else "1017"
 
     def state_of(self, chain: dict[str, Any]) -> str:
-        """The state of a chain's root."""
+        """Return the state of a chain's root."""
         if chain["request_type"] in HOLDS:
             return "PENDING" if chain["hold"] else "CLEARED"
         return "COMPLETION" if chain["asked"] else "CLEARED"
 
     def pick(self, which: int, request_types: Any) -> dict[str, Any]:
-        """One of the chains of these forms: two times in three the latest of those that something is left of."""
+        """Return a chain of these kinds: in two of three cases the latest one that is open, else any."""
         candidates = [chain for chain in self.chains if chain["request_type"] in request_types]
         alive = [chain for chain in candidates if chain["hold"] or (chain["request_type"] in AT_ONCE and chain["settled"])]
         return alive[-1] if alive and which % 3 else candidates[which % len(candidates)]
 
     def share_of(self, left: int, share: str) -> int:
-        """A part of what is left, all of it, or more."""
+        """Return an amount that is a part of ``left``, all of it, or more."""
         return {"part": max(1, left // 2), "all": max(1, left), "more": left + 3}[share]
 
     def send(self, message: Any, chain: dict[str, Any] | None = None) -> CardResult | Problem:
-        """What the engine makes of a message."""
+        """Return the engine's decision on a message."""
         result = self.engine.decide(self.card, message, None if chain is None else chain["row"].id)
         if isinstance(result, CardResult):
             self.last = result
         return result
 
     def see(self, *edge: str) -> None:
-        """Counts an edge of the state table."""
+        """Count an edge of the state table."""
         self.engine.edge_counts[tuple(map(str, edge))] += 1
 
     def compare(self, outcome: CardResult | Problem, kind: str, state: str, code: str, moved: int) -> None:
-        """The engine and the model say the same."""
+        """Assert that the decision has these values and the balances of the model."""
         assert isinstance(outcome, CardResult), outcome
         row = outcome.row
         actual = TYPES[row.type_id], State(row.first_state).name, REASON_OF[row.code].code, row.moved, row.ledger, row.available
@@ -448,8 +448,8 @@ class Life(RuleBasedStateMachine):
 
 @pytest.fixture
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineLives]:
-    """One engine for all lives; the databases differ in nothing that is asked here, which other properties prove."""
-    ram = Path("/dev/shm")  # tens of thousands of commits, of which none has to outlive the test
+    """Yield one engine for all histories, on SQLite only. Other properties compare the two databases."""
+    ram = Path("/dev/shm")  # tens of thousands of commits, none of which must be durable
     folder = tmp_path_factory.mktemp("lives")
     with TemporaryDirectory(dir=ram if ram.is_dir() else folder) as fast, new_platform(Path(fast, "lives.db")) as platform:
         populate(platform)
@@ -459,7 +459,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineLives]:
 
 
 def guide() -> None:
-    """A life for every group of edges, as chance does not promise to take them all; compared like any other."""
+    """Run a history for every group of edges, because random histories do not reach all of them."""
 
     def life(request_type: Kind, amount: int = 60, product: str = "plain", wealth: int = 1000) -> Life:
         new_life = Life()
@@ -503,9 +503,9 @@ def guide() -> None:
 
 
 def test_engine_and_model_agree_on_every_life(engine: EngineLives, record_property: Any) -> None:
-    """Every message of every life does what the model says, nothing leads off the state table, and the books are sound.
+    """Engine and model agree on every message, only edges of the state table occur, and all invariants hold.
 
-    Chance never promises all of the table, so guided lives take what is there of it. How much of it each walked is told.
+    Random histories reach most edges, and guided histories all of them. The run prints both numbers.
     """
     Life.engine = engine
     run_state_machine_as_test(Life, settings=SIZE)

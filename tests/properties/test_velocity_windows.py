@@ -1,8 +1,7 @@
-"""Velocity limits hold while time passes: random histories for every window, checked after each step by a second count.
+"""Velocity limits over time: random histories for every window agree after each step with an independent count of usage.
 
-`tests/stress/windows.py` says what is checked, `tests/stress/naive_velocity.py` how usage is counted. `make windows`
-plays the full size. CARDWRIGHT_WINDOW_HISTORIES sets the size of this run, CARDWRIGHT_WINDOW_SEED draws the histories of an
-earlier one again.
+`tests/stress/windows.py` has the conditions, and `tests/stress/naive_velocity.py` the count. `make windows` runs the full size.
+CARDWRIGHT_WINDOW_HISTORIES sets the size of this run. CARDWRIGHT_WINDOW_SEED repeats the histories of an earlier run.
 """
 
 import os
@@ -14,17 +13,17 @@ from tests.stress import windows
 from tests.support.limit_histories import WINDOWS
 
 HISTORIES = int(os.environ.get("CARDWRIGHT_WINDOW_HISTORIES", "24"))
-"""Histories for each window on SQLite; PostgreSQL is another way to the same decisions and plays a quarter of them."""
+"""Histories for each window on SQLite. PostgreSQL gets a quarter of them, because its decisions are the same."""
 
 PEOPLE = 12
-"""Histories of one program."""
+"""Number of histories in one program."""
 
 SEED = int(os.environ.get("CARDWRIGHT_WINDOW_SEED") or (42 if os.environ.get("CI") else random.randrange(10**6)))
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_no_limit_is_exceeded_while_time_passes(migrated_url: str, window: str) -> None:
-    """No approval beyond a limit, no refusal with room, no usage below zero, no difference between usage and recount."""
+    """No approval exceeds a limit, no decline is below it, no usage is negative, and each available amount matches the count."""
     print(f"seed {SEED}")
     histories = HISTORIES // 4 if migrated_url.startswith("postgres") else HISTORIES
     (figures,) = windows.run(migrated_url, histories=histories, seed=SEED, windows=[window], people=PEOPLE)

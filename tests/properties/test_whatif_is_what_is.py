@@ -1,4 +1,4 @@
-"""What a purchase would become is what it becomes, and trying it out leaves no trace, on both databases."""
+"""Dry run: its outcome equals the later decision, and it changes no row, on both databases."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from tests.support.in_process_platform import InProcessPlatform, card_request
 from tests.support.instants import NOON
 
 CASES = {"sqlite": 10_000, "postgresql": 1_000}
-"""PostgreSQL leads to the same decision, and each trial is a round trip to it."""
+"""Number of purchases. PostgreSQL gets fewer, because its decisions are the same and each dry run is a round trip."""
 
 ACCOUNTS = 100
 DUMPS_EVERY = 5
@@ -30,7 +30,7 @@ MERCHANTS = tuple(
 )  # fmt: skip
 
 TOUCHING = ("transactions", "journal", "holders", "outbox", "message_tokens", "shadow_hits")
-"""What a purchase changes: if these were always empty, nothing would be proved."""
+"""Tables that a purchase changes. If they were always empty, the test would prove nothing."""
 
 
 SELECT_ALL = {
@@ -38,12 +38,12 @@ SELECT_ALL = {
     f" ORDER BY {', '.join(table.primary_key.columns.keys())}"
     for table in metadata.sorted_tables
 }
-"""A query of each table that is the same list of values again as long as no row changes."""
+"""A query of each table with a stable order."""
 
 
 @pytest.fixture
 def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
-    """A hundred cardholders, with and without JIT Funding, under controls and a shadow's eye, some of them not active."""
+    """Yield a platform with 100 cardholders, with and without JIT Funding, under velocity controls. Two of them are inactive."""
     platform = InProcessPlatform(migrated_url)
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
@@ -65,7 +65,7 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 def drawn(source: random.Random, platform: InProcessPlatform, number: int, seed: int) -> CardRequest:
-    """Any purchase."""
+    """Draw a purchase on the card with this number."""
     details: dict[str, Any] = {
         "merchant": source.choice(MERCHANTS),
         "cash_back": source.choice((0, 0, 0, 500)),
@@ -82,18 +82,18 @@ def drawn(source: random.Random, platform: InProcessPlatform, number: int, seed:
 
 
 def money(platform: InProcessPlatform, number: int, seed: int, root_id: int) -> CardRequest:
-    """Something for an account that has no JIT Funding."""
+    """Return a refund of 100.00 for an account without JIT Funding."""
     return card_request(platform, f"c{number}", 100_00, seed=seed, kind=Refund, root_id=root_id)
 
 
 def dump(platform: InProcessPlatform) -> dict[str, list[Any]]:
-    """Every row of every table, by its primary key."""
+    """Return every row of every table in the order of the primary keys."""
     with platform.database.read() as db:
         return {name: list(map(tuple, db.exec_driver_sql(query))) for name, query in SELECT_ALL.items()}
 
 
 async def compared(platform: InProcessPlatform, cases: int) -> set[int]:
-    """Tries out every purchase and then makes it; the codes that were seen."""
+    """Run each purchase as a dry run and then for real; return the response codes."""
     source, codes = random.Random(5), set[int]()
     worker, dry_run_worker, ids = await platform.store.open_worker(), await platform.store.open_worker(), IdSource()
     ids.refill(platform.store.next_ids())
@@ -122,18 +122,18 @@ async def compared(platform: InProcessPlatform, cases: int) -> set[int]:
 
 
 def later() -> float:
-    """A deadline that no test reaches."""
+    """Return a deadline in one hour, which no test reaches."""
     return asyncio.get_running_loop().time() + 3600
 
 
 async def carded(platform: InProcessPlatform, request: CardRequest) -> CardRequest:
-    """The message with its card in place of the card's key."""
+    """Return the message with the card in place of its key."""
     key: Any = request.card
     return request._replace(card=await platform.card(key))
 
 
 def agree(request: CardRequest, trial: Any, result: Any) -> None:
-    """The trial told what then became of the message, to the last field that is not drawn; the trace ends in the same verdict."""
+    """Assert that dry run and decision agree in every field that is not drawn, and that the trace has the same outcome."""
     if not isinstance(trial, Trial):
         assert trial.kind == result.kind
         return
@@ -150,9 +150,9 @@ def agree(request: CardRequest, trial: Any, result: Any) -> None:
 
 
 def test_a_trial_agrees_with_the_decision(platform: InProcessPlatform) -> None:
-    """10,000 purchases of all kinds: the trial's row is the row that follows, and no table shows that there was one."""
+    """The row of a dry run equals the row of the following decision, and a dry run changes no table."""
     codes = asyncio.run(compared(platform, CASES["sqlite" if platform.database.is_sqlite else "postgresql"]))
-    # Approved, in part, and refused by card, holder, country, PIN, security code, quasi-cash, funds and both limits.
+    # Approved, approved in part, and declined for card, holder, country, PIN, security code, quasi-cash, funds and both limits.
     assert codes >= {0, 2, 1001, 1003, 1016, 1809, 1813, 1817, 1834, 1864, 1952, 1956}
     rows = dump(platform)
     assert all(rows[name] for name in TOUCHING if name not in ("outbox", "shadow_hits"))
