@@ -1,4 +1,4 @@
-"""What the tests of promises share: one server with one object of every kind on it, and a way to count what it has stored."""
+"""Fixtures of the guarantees: one shared server, one object of every kind on it, and row counts of its database."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,13 +14,13 @@ from tests.support.server import RunningServer
 
 @pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The file of the shared database."""
+    """Return the path of the shared database."""
     return migrated_file(tmp_path_factory.mktemp("shared") / "cardwright.db")
 
 
 @pytest.fixture(scope="package")
 def server(address: str) -> Iterator[RunningServer]:
-    """The shared server. Whoever uses it leaves it running and makes objects with names of his own."""
+    """Yield the shared server. A test leaves it running and creates objects with unique tokens."""
     with RunningServer(db=address) as running:
         yield running
         output = running.output()
@@ -29,7 +29,7 @@ def server(address: str) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="package")
 def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
-    """One object of every kind in the default program."""
+    """Yield one object of every kind in the default program."""
     with server.client() as client:
         made = ObjectGraph(client, server.root_url, "default", "shared")
         made.make()
@@ -38,7 +38,7 @@ def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
 
 @pytest.fixture
 def rows(address: str) -> Callable[[], dict[str, int]]:
-    """Counts the rows of every table but those that fill by themselves: what was delivered to the sandbox's own inbox."""
+    """Return a function that counts the rows of each table except the webhook inbox, which deliveries fill in the background."""
 
     def count() -> dict[str, int]:
         with database_at(address) as database, database.read() as db:

@@ -1,4 +1,4 @@
-"""Bad input is answered, never obeyed: every field of every body in every wrong way, and every way to send nonsense."""
+"""Invalid input: every field of every body with invalid values, and invalid bodies, paths, queries and methods, get a 4xx."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ WITH_QUERY = [place for place in PLACES if ALL[place].query is not None]
 Rows = Callable[[], dict[str, int]]
 
 ALL_SORTS_OF_TEXT = ("‮‏", "￿￾", "💳" * 5, "e\u0301", "'; DROP TABLE users; --", "%s%n", "{{7*7}}", "../../etc", "\t\r\n", " ")
-"""Text that a client may send, and that must come back or be refused, but not hurt."""
+"""Unusual texts, which are stored unchanged or refused, without a 5xx."""
 
 
 def name_of(place: Place) -> str:
@@ -31,7 +31,7 @@ def name_of(place: Place) -> str:
 
 
 def check(reply: Reply, *names: str) -> None:
-    """A refusal in the wire's form: a code of six digits that begins with the status, and a message with these names in it."""
+    """Assert an error in the wire format: a code of six digits that begins with the status, and a message with these names."""
     assert 400 <= reply.status < 500, (reply.status, reply.text)
     assert set(reply.json) == {"error_code", "error_message"}, reply.text
     code, message = reply.json["error_code"], reply.json["error_message"]
@@ -42,7 +42,7 @@ def check(reply: Reply, *names: str) -> None:
 
 
 def target(object_graph: ObjectGraph, place: Place) -> str:
-    """A path of the route that leads to an object."""
+    """Return a path of the route that leads to an object."""
     values = TARGETS[place]
     assert values is not None, (
         f"no object of the object graph is found by {name_of(place)}: tests/stress/object_graph.py must make one"
@@ -52,20 +52,20 @@ def target(object_graph: ObjectGraph, place: Place) -> str:
 
 
 TARGETS: dict[Place, tuple[str, ...] | None] = {}
-"""Values for the paths of all routes."""
+"""Values of the path parameters of all routes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def targets(object_graph: ObjectGraph) -> None:
-    """Look for them before the tests fill the program with thousands of tokens, each of which would be tried."""
-    # What removes its object comes last.
+    """Find working values before the tests create thousands of tokens, because each token in the program is a candidate."""
+    # DELETE removes its object, so it comes last.
     for place in sorted(PLACES, key=lambda place: place[0] == "DELETE"):
         if place in WITH_BODY or place in WITH_PAGES or place in WITH_QUERY:
             TARGETS[place] = working_values(object_graph, place)
 
 
 def body_of(object_graph: ObjectGraph, place: Place) -> dict[str, Any]:
-    """The route's example without what would make it a repeat: a create looks for that before it looks at the rest."""
+    """Return the route's example without token and email, because a create checks for a repeat before it validates the rest."""
     return {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
 
 
@@ -74,7 +74,7 @@ def body_of(object_graph: ObjectGraph, place: Place) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_every_wrong_field_is_named(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
-    """Missing, null, too short, too long, of the wrong type, out of range: each is refused by name and leaves no row."""
+    """A missing, null, too short, too long, mistyped or out-of-range field gets a 4xx with its name, and no row is written."""
     path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
@@ -88,7 +88,7 @@ def test_every_wrong_field_is_named(object_graph: ObjectGraph, rows: Rows, place
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_text_that_is_no_text(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
-    """NUL characters, lone surrogates and bytes that are not UTF-8 are refused in every text field, and leave no row."""
+    """NUL characters, lone surrogates and bytes that are not UTF-8 get a 4xx in every text field, and no row is written."""
     path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
@@ -102,20 +102,20 @@ def test_text_that_is_no_text(object_graph: ObjectGraph, rows: Rows, place: Plac
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_unusual_values_do_no_harm(object_graph: ObjectGraph, place: Place) -> None:
-    """Odd but legal text, huge numbers and duplicate keys get an answer that is no 5xx."""
+    """Unusual but legal text, huge numbers and duplicate keys never get a 5xx."""
     path, shape = target(object_graph, place), ALL[place].body
     assert shape is not None
     body = None
     for number, field in enumerate(fields_of(shape)):
         for value in unusual_values(field, number):
-            # What was refused can be sent again; what was not may have used up the purchase that it names.
+            # A refused body can be sent again. An accepted one may have used up the purchase that it names.
             body = body or body_of(object_graph, place)
             reply = object_graph.client.request(place[0], path, with_value(body, field.path, value, shape))
             assert reply.status < 500, (field.path, value, reply.text)
             if reply.status < 400:
                 body = None
             if place[1] == WATCHED and reply.status == 201:
-                # Or it would still leave rows while another test counts them.
+                # Otherwise it would write rows while another test counts them.
                 object_graph.wait_for(filled(f"{WATCHED}/{{token}}", [reply.json["token"]]))
     object_graph.undo(place)
     raw = json.dumps(body_of(object_graph, place))[1:]
@@ -125,7 +125,7 @@ def test_unusual_values_do_no_harm(object_graph: ObjectGraph, place: Place) -> N
 
 
 def unusual_values(field: Field, number: int) -> Iterator[Any]:
-    """Values of its type that few would think of. Texts take turns: what one field takes well the next takes no worse."""
+    """Yield unusual values of the field's types. Each field gets only some of the texts, because all fields treat text alike."""
     for kind in field.types:
         match kind:
             case inspect.StrType():
@@ -151,12 +151,12 @@ NO_BODIES = {
     "arrays, 10,000 deep": b"[" * 10_000, "objects, 10,000 deep": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
     "metadata, 10,000 deep": b'{"metadata":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "compressed": b"\x1f\x8b\x08\x00",
 }  # fmt: skip
-"""Bodies that are none, by what is wrong with them."""
+"""Invalid bodies by their fault."""
 
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_what_is_no_body(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
-    """What is no JSON object, is nested without end or too large, or says that it is something else, is refused."""
+    """A body that is not a JSON object, is nested too deeply or too large, or has another content type gets 400, 413 or 415."""
     path, before = target(object_graph, place), rows()
     for fault, raw in NO_BODIES.items():
         reply = object_graph.client.request(place[0], path, raw)
@@ -181,11 +181,11 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 def raw_exchange(server: RunningServer, object_graph: ObjectGraph, head: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Sends bytes as they are; the status and body of the answer, 0 when the server hung up without one."""
+    """Send bytes unchanged; return status and body of the answer, status 0 if the server closed the connection without one."""
     with socket.create_connection((HOST, server.port), timeout=60) as connection:
         text = f"{head}\r\nHost: {HOST}\r\nAuthorization: {object_graph.client._authorization}\r\nConnection: close\r\n\r\n"
         answer = b""
-        # Who sends too much may be hung up on before he has sent it all.
+        # The server may close the connection before a body that is too large is sent completely.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(text.encode("latin-1") + body)
         with contextlib.suppress(ConnectionResetError):
@@ -196,7 +196,7 @@ def raw_exchange(server: RunningServer, object_graph: ObjectGraph, head: str, bo
 
 
 def test_chunked_bodies(server: RunningServer, object_graph: ObjectGraph) -> None:
-    """A body in pieces is a body; too many pieces are too many bytes; pieces that are none get a 400 or a closed line."""
+    """A chunked body is accepted. A body that is too large, or invalid chunks, get a 4xx or a closed connection."""
     head = "POST /v3/users HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
     assert raw_exchange(server, object_graph, head, chunked(b'{"first_', b'name":', b'"Ana"}'))[0] == 201
     status, body = raw_exchange(server, object_graph, head, chunked(*[b" " * 65536] * 40))
@@ -210,7 +210,7 @@ def test_chunked_bodies(server: RunningServer, object_graph: ObjectGraph) -> Non
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_other_methods(object_graph: ObjectGraph, place: Place) -> None:
-    """A method that a path does not have gets a 405 that names those that it has."""
+    """A method that a path does not have gets a 405 whose message names the methods that it has."""
     path = place[1].replace("{", "").replace("}", "")
     known = {verb for verb, other in PLACES if other == place[1]}
     for verb in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - known:
@@ -236,11 +236,11 @@ NOWHERE = (
 
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda path: path[:40])
 def test_paths_that_lead_nowhere(server: RunningServer, object_graph: ObjectGraph, path: str) -> None:
-    """Unknown paths and tokens, and text that is none, get a 4xx: in the wire's form wherever the API is asked."""
+    """Unknown paths and tokens, and invalid encodings, get a 4xx, below /v3 and /sandbox in the wire format."""
     status, body = raw_exchange(server, object_graph, f"GET {path} HTTP/1.1")
     assert 400 <= status < 500, (status, body)
     if path.startswith(("/v3/", "/sandbox/")):
-        # Everything that is HTTP at all and asks the API is answered in the wire's words.
+        # Every valid HTTP request to the API gets an error in the wire format.
         assert json.loads(body)["error_code"].startswith(str(status)), body
 
 
@@ -256,7 +256,7 @@ BAD_PAGES = {
 
 @pytest.mark.parametrize("place", WITH_PAGES, ids=name_of)
 def test_pages_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
-    """Nonsense in count, start_index and sort_by is refused by name, on every list."""
+    """Invalid values of count, start_index and sort_by get a 4xx with the name of the parameter, on every list."""
     path = target(object_graph, place)
     sign = "&" if "?" in path else "?"
     for name, values in BAD_PAGES.items():
@@ -273,7 +273,7 @@ def test_pages_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
 
 
 def is_tolerated(place: Place, name: str, value: str) -> bool:
-    """The sandbox's inbox has an order of its own and does not look at sort_by; an empty text is no sort."""
+    """Return True for sort_by at the webhook inbox, which ignores it, and for an empty value."""
     return (place[1] == "/sandbox/inbox/{box}" and name == "sort_by") or not value
 
 
@@ -285,7 +285,7 @@ BAD_FILTERS = (
 
 @pytest.mark.parametrize("place", WITH_QUERY, ids=name_of)
 def test_filters_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
-    """Nonsense in any filter gets an answer that is no 5xx."""
+    """Invalid values of any filter never get a 5xx."""
     path, shape = target(object_graph, place), ALL[place].query
     assert shape is not None
     sign = "&" if "?" in path else "?"
@@ -302,7 +302,7 @@ QUERIES = ("?", "?&&&", "?=", "?=x", "?a", "?%", "?%zz=1", "?a=%ff", "?%00=1", "
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query[:10])
 def test_query_strings_that_are_none(server: RunningServer, object_graph: ObjectGraph, query: str) -> None:
-    """A query string that cannot be read is refused or ignored, and never trips anything."""
+    """A query string that cannot be parsed is refused or ignored, and never gets a 5xx."""
     status, body = raw_exchange(server, object_graph, f"GET /v3/users{query} HTTP/1.1")
     assert status in (200, 400, 414, 431), (status, body)
 
@@ -312,7 +312,7 @@ ODD_TOKENS = ("a b", "a?b", "a#b", "a%2Fb", "ä", "💳", "..", "a+b", "'", '"',
 
 @pytest.mark.parametrize("token", ODD_TOKENS)
 def test_odd_tokens_lead_back(object_graph: ObjectGraph, token: str) -> None:
-    """Whatever a client may choose as a token is refused, or leads back to its object."""
+    """A token with unusual characters is refused, or finds its object."""
     made = object_graph.client.post("/users", {"token": token})
     if made.status >= 400:
         check(made, "token")

@@ -1,4 +1,4 @@
-"""A misspelled name takes no limit and no check away: an object with unknown fields only is refused in every body."""
+"""Unknown fields: an object with unknown fields only is refused in every body, so a misspelled name removes no limit or check."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,18 +14,18 @@ from tests.support.server import Client, RunningServer
 from tests.support.shop import Shop
 
 HARMLESS = {
-    "CardAcceptor": "it describes the merchant of a message; the wire has fields of it that are not looked at here",
+    "CardAcceptor": "it describes the merchant of a message; Cardwright ignores some of its fields on the wire",
     "EventMerchant": "the same in Simulations 2.0",
-    "Terminal": "it describes a terminal; the wire has fields of it that are not looked at here",
+    "Terminal": "it describes a terminal; Cardwright ignores some of its fields on the wire",
     "PointOfSale": "the same",
-    "NetworkMetadata": "it is repeated, and decides nothing; the wire has more fields of it",
-    "NameVerificationResponse": "it is repeated, and decides nothing; the wire has more fields of it",
-    "ScaLimits": "it has no fields here, so none can be known",
+    "NetworkMetadata": "it is echoed and has no effect; it has more fields on the wire",
+    "NameVerificationResponse": "it is echoed and has no effect; it has more fields on the wire",
+    "ScaLimits": "it has no fields here, so all its fields are unknown",
 }
 """Shapes of objects that may have unknown fields only."""
 
 CHOICES = ("association", "merchant_scope")
-"""Objects that name those whom, or where, something acts on; without a name it acts on all."""
+"""Objects that select the cards or merchants of a control. Without a field, the control applies to all of them."""
 
 BODIES = sorted(place for place in ALL if ALL[place].body is not None)
 
@@ -33,7 +33,7 @@ STRANGE = {"no_such_field": "x"}
 
 
 def objects_of(place: Place) -> Iterator[tuple[Path, type[Shape], bool]]:
-    """The fields of a body that hold objects, the shapes of these, and whether it is an array of them."""
+    """Yield the fields of a body that hold objects, the shapes of these, and True if the field is an array."""
     shape = ALL[place].body
     assert shape is not None
     for field in fields_of(shape):
@@ -48,7 +48,7 @@ def objects_of(place: Place) -> Iterator[tuple[Path, type[Shape], bool]]:
 
 
 def send(client: Client, place: Place, path: Path, value: Any, body: Any) -> tuple[int, str]:
-    """The status and the message of the answer to a body with this value in one place."""
+    """Send a body with this value in one place; return status and error message of the answer."""
     shape = ALL[place].body
     reply = client.request(place[0], filled(place[1], ["x"] * len(names_in(place[1]))), with_value(body, path, value, shape))
     return reply.status, reply.json["error_message"] if reply.status >= 400 else ""
@@ -56,7 +56,7 @@ def send(client: Client, place: Place, path: Path, value: Any, body: Any) -> tup
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
 def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Callable[[], dict[str, int]], place: Place) -> None:
-    """The answer is a 400 that names the object and its fields; nothing is stored."""
+    """An object with unknown fields only gets a 400 that names the object and its fields, and no row is written."""
     body = {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
     before = rows()
     for path, shape, is_array in objects_of(place):
@@ -73,7 +73,7 @@ def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Calla
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
 def test_nulls_alone_choose_nobody(object_graph: ObjectGraph, place: Place) -> None:
-    """An association or a scope with nulls only is refused: it is no empty object, and it must not mean everybody."""
+    """An association or a scope with nulls only gets a 400. It is not an empty object, which selects all cards or merchants."""
     for path, shape, _ in objects_of(place):
         if path[-1] in CHOICES:
             assert shape.blank is Blank.NOTHING, (path, shape)
@@ -83,33 +83,33 @@ def test_nulls_alone_choose_nobody(object_graph: ObjectGraph, place: Place) -> N
 
 
 def test_what_is_harmless_is_known() -> None:
-    """Every shape that may have unknown fields only is in the table above, with the reason why."""
+    """Every shape that accepts objects with unknown fields only is in the table above, with the reason."""
     shapes = {shape for place in BODIES for _, shape, _ in objects_of(place)}
     assert {shape.__name__ for shape in shapes if shape.blank is Blank.ANYTHING} == HARMLESS.keys()
 
 
-# --- What each of them would have done ----------------------------------------------------
+# --- Effects without the rule -------------------------------------------------------------
 
 DAY = {"amount_limit": 1, "currency_code": "USD", "velocity_window": "DAY"}
 
 
 @pytest.fixture(scope="module")
 def shop(server: RunningServer) -> Iterator[Shop]:
-    """A program with two cardholders."""
+    """Yield a program with two cardholders."""
     made = Shop(server)
     yield made
     made.client.close()
 
 
 def refused(client: Client, method: str, path: str, body: dict[str, Any], *names: str) -> None:
-    """Checks that a body is a 400 that has these names in its message."""
+    """Assert that a body gets a 400 with these names in its message."""
     reply = client.request(method, f"/v3{path}" if not path.startswith("/sandbox") else path, body)
     assert (reply.status, reply.json["error_code"]) == (400, "400001"), reply.text
     assert not [name for name in names if name not in reply.json["error_message"]], reply.text
 
 
 def test_no_stranger_is_limited(shop: Shop) -> None:
-    """A control for a card, of which there are none, is refused; another cardholder's purchase is approved as before."""
+    """A control for a single card, which does not exist, gets a 400, and purchases of other cardholders are still approved."""
     client, wrong = shop.client, {"association": {"card_token": "jit"}}
     shop.make("velocitycontrols", token="anas", association={"user_token": "ana"}, **{**DAY, "amount_limit": 500})
     shop.make("authcontrols", token="anas", name="x", association={"user_token": "ana"}, merchant_scope={"mid": "casino"})
@@ -131,7 +131,7 @@ def test_no_stranger_is_limited(shop: Shop) -> None:
 
 
 def test_absent_null_and_empty_mean_the_program(shop: Shop) -> None:
-    """A control without association, with null or with an empty object is for every card; an update with null leaves it."""
+    """A control with an absent, null or empty association applies to every card. An update with null keeps the association."""
     for association in ({}, {"association": None}, {"association": {}}):
         made = shop.make("velocitycontrols", **{**DAY, "amount_limit": 900_000}, **association)
         assert made["association"] == {}
@@ -146,7 +146,7 @@ def test_absent_null_and_empty_mean_the_program(shop: Shop) -> None:
 
 
 def test_no_check_is_lost(shop: Shop) -> None:
-    """A claim that is not known is no claim that was checked; the same is true of what was typed at the till."""
+    """An unknown field in a validation, or in card or transaction options, gets a 400, so that no check is skipped silently."""
     new = shop.make("cards", user_token="ana", card_product_token="jit")["token"]
     claims = {"validations": {"user": {"ssn_last_four": "1234"}}}
     refused(shop.client, "POST", "/cardtransitions", {"card_token": new, "state": "SUSPENDED", "channel": "API", **claims}, "ssn")
@@ -157,14 +157,14 @@ def test_no_check_is_lost(shop: Shop) -> None:
 
 
 def test_no_search_for_everybody(shop: Shop) -> None:
-    """A search by an unknown field finds nobody instead of all users; one without any field still lists them."""
+    """A user lookup by an unknown field gets a 400, and a lookup without a field lists all users."""
     refused(shop.client, "POST", "/users/lookup", {"e_mail": "ana@example.com"}, "body", "email")
     for body in ({}, {"email": None}):
         assert shop.client.post("/users/lookup", body).json["count"] == 2
 
 
 def test_no_exemption_ends_by_mistake(shop: Shop) -> None:
-    """An exemption is switched off by an empty body, not by a misspelled one."""
+    """An empty body deactivates an exemption, and a body with a misspelled field gets a 400."""
     shop.make("authcontrols/exemptmids", token="open", name="x", mid="casino")
     refused(shop.client, "PUT", "/authcontrols/exemptmids/open", {"activ": True}, "active")
     assert shop.get("/authcontrols/exemptmids/open")["active"]
@@ -173,7 +173,7 @@ def test_no_exemption_ends_by_mistake(shop: Shop) -> None:
 
 
 def test_filters_without_a_value_find_nothing(object_graph: ObjectGraph) -> None:
-    """A filter that names whose objects are wanted, sent without a value, does not list everybody's."""
+    """A filter for the objects of one user, product or other token gets a 400 or finds nothing if it has no value."""
     for place in sorted(ALL):
         query = ALL[place].query
         if query is None or place[0] != "GET" or ALL[place].paging is None or names_in(place[1]):
@@ -185,5 +185,5 @@ def test_filters_without_a_value_find_nothing(object_graph: ObjectGraph) -> None
 
 
 def needed(place: Place) -> str:
-    """What the query of a list must have."""
+    """Return the required query parameters of a list."""
     return "date=2035-01-01" if "settlement" in place[1] else "last_four=0000" if place[1] == "/v3/cards" else ""

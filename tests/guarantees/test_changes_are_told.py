@@ -1,6 +1,6 @@
-"""Every change of a state leaves its transition and its event: a table of (state, maker), derived from the API's own shapes.
+"""State changes: each one writes its transition and sends its event. A table has every (state, maker) of the API's shapes.
 
-The wire reference lists the families of events (documents 30, section 9.5, and 40, section 1) and demands an event for every
+The wire reference lists the families of events (documents 30, section 9.5, and 40, section 1). It requires an event for every
 transition of a direct deposit, "also automatic ones, channel SYSTEM" (40, section 2.4).
 """
 
@@ -34,11 +34,11 @@ TODAY, FRIDAY, AUTUMN = "2035-06-01T09:00:00Z", "2035-06-08T00:00:00Z", "2035-09
 
 SHOP = {"mid": "123456891", "name": "Corner Bakery", "mcc": "5462", "country_code": "USA"}
 
-# --- Acts: each makes one change, and answers the token of the object that changed ---------
+# --- Acts: each makes one change and returns the token of the changed object ---------------
 
 
 class Bank(Shop):
-    """A shop that makes an object of its own for every change."""
+    """A shop that creates a new object for every change."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)
@@ -50,54 +50,54 @@ class Bank(Shop):
         self.register = Register(self.client, server.root_url, self.program["token"], names)
 
     def user(self, **fields: Any) -> str:
-        """A new user."""
+        """Create a user; return the token."""
         return str(self.make("users", token=fresh("user"), **fields)["token"])
 
     def user_to(self, *states: str) -> str:
-        """A user who goes through these states."""
+        """Create a user and enter these states; return the token."""
         user = self.user()
         for state in states:
             self.make("usertransitions", user_token=user, status=state, channel="API", reason="Because", reason_code="01")
         return user
 
     def card(self, product: str = "idle", query: str = "", user: str | None = None, **fields: Any) -> str:
-        """A new card, of a new user where none is given."""
+        """Create a card, of a new user by default; return the token."""
         body = {"user_token": user or self.user(), "card_product_token": product, **fields}
         return str(self.make(f"cards{query}", token=fresh("card"), **body)["token"])
 
     def card_to(self, *states: str, card: str | None = None) -> str:
-        """A card that goes through these states."""
+        """Move a card, by default a new one, through these states; return its token."""
         card = card or self.card()
         for state in states:
             self.make("cardtransitions", card_token=card, state=state, channel="API", reason="Because", reason_code="01")
         return card
 
     def replaced(self) -> str:
-        """A card whose place another one takes at once."""
+        """Create a card and replace it at once; return its token."""
         user = self.user()
         card = self.card(user=user)
         self.card(user=user, new_pan_from_card_token=card)
         return card
 
     def reissued(self) -> str:
-        """A card whose reissue is activated."""
+        """Create a card, reissue it and activate the reissue; return its token."""
         user = self.user()
         card = self.card(user=user)
         self.card_to("ACTIVE", card=self.card(user=user, reissue_pan_from_card_token=card))
         return card
 
     def shown(self) -> str:
-        """A card whose number is shown."""
+        """Create a card and show its number; return its token."""
         card = self.card()
         self.get(f"/cards/{card}/showpan")
         return card
 
     def account(self, user: str | None = None, **fields: Any) -> str:
-        """A new deposit account."""
+        """Create a deposit account; return its token."""
         return str(self.make("depositaccounts", token=fresh("account"), user_token=user or self.user(), **fields)["token"])
 
     def account_of_new_user(self) -> str:
-        """The account that every new user of the program has."""
+        """Create a user in a program that gives each new user a deposit account; return the account's token."""
         read_of(self.client.request("PUT", "/sandbox/program", {"deposit_accounts": True}))
         user = self.user()
         read_of(self.client.request("PUT", "/sandbox/program", {"deposit_accounts": False}))
@@ -106,7 +106,7 @@ class Bank(Shop):
     def deposit(
         self, *states: str, kind: str = "CREDIT", day: str = FRIDAY, load: int = 100, is_active: bool = True, **fields: Any
     ) -> str:
-        """A deposit of 40 to a new account, and the states that it is then given."""
+        """Announce a deposit of 40.00 to a new account and move it through these states; return its token."""
         user = self.user()
         account = self.account(user, allow_immediate_credit=fields.pop("immediate", False))
         if load:
@@ -123,7 +123,7 @@ class Bank(Shop):
         return deposit
 
     def spend(self) -> None:
-        """Everything for which the platform or the clock makes transactions: open holds, real-time fees, an auto reload."""
+        """Make messages for which platform or clock create transactions: open holds, real-time fees, an auto reload."""
         self.buy(10)
         for name in ("pindebit.authorization", "refund.authorization", "original.credit.authorization"):
             self.event(name)
@@ -145,7 +145,7 @@ class Bank(Shop):
         self.buy(20, "plain")
 
     def event(self, name: str, **fields: Any) -> dict[str, Any]:
-        """The transaction of an event of Simulations 2.0."""
+        """Simulate an event of Simulations 2.0; return its transaction."""
         body = {"card_token": "jit", "amount": 10, "card_acceptor": SHOP, **fields}
         return dict(self.make(f"simulations/cardtransactions/{name}", **body)["transaction"])
 
@@ -154,7 +154,7 @@ class Bank(Shop):
 
 
 class Row(NamedTuple):
-    """A change: the field that changes, its new value, the type of the event, the maker, reason and code, and the act."""
+    """A state change: the field, its new value, the type of the event, the maker, reason and code, and the act."""
 
     field: str
     value: str
@@ -172,13 +172,13 @@ CATEGORY_OF = {
     CARD: Category.CARD, FULFILLMENT: Category.CARD, USER: Category.USER, DEPOSIT: Category.DEPOSIT,
     ACCOUNT: Category.DEPOSIT_ACCOUNT,
 }  # fmt: skip
-"""The states that have transitions, and the category of their events."""
+"""The state fields with transitions, and the categories of their events."""
 
 POINTERS = {
     Category.CARD: "card_token", Category.USER: "user_token", Category.DEPOSIT: "direct_deposit_token",
     Category.DEPOSIT_ACCOUNT: "account_token",
 }  # fmt: skip
-"""The field by which a transition names its object."""
+"""The field of a transition that names its object."""
 
 ROWS = [
     Row(CARD, "UNACTIVATED", "fulfillment.issued", "SYSTEM", "New card", "00", lambda bank: bank.card()),
@@ -235,13 +235,13 @@ ROWS = [
 NEVER = {
     FULFILLMENT: {"ORDERED", "REORDERED", "REJECTED", "SHIPPED", "DELIVERED"},
 }
-"""Values that nothing brings about: the files of a card maker would, and there is none."""
+"""Values that never occur: they need files of a card manufacturer."""
 
 NO_REQUEST = {DEPOSIT: {"PENDING"}}
-"""Values that the shape of a transition's request has and that are refused: a deposit is PENDING only when it arrives."""
+"""Values in the shape of a request that are refused: a deposit is PENDING only after its announcement."""
 
 REQUESTS = {CARD: CardTransitionCreate, USER: TransitionCreate, DEPOSIT: DepositTransitionCreate}
-"""What a client sends to change a state."""
+"""Shapes of the requests that change a state."""
 
 TRANSITIONS = {CardTransition, Transition, DepositTransitionDone}
 
@@ -255,16 +255,16 @@ NO_TRANSITION = {
     ),
     "User.active": "it follows from the status",
     "User.state": "part of an address",
-    **dict.fromkeys(("GpaOrder.state", "GpaUnload.state", "FeeRefunded.state"), "its transaction tells of it"),
+    **dict.fromkeys(("GpaOrder.state", "GpaUnload.state", "FeeRefunded.state"), "its transaction reports it"),
     **dict.fromkeys(("Backtest.state", "DeliveryShown.state", "ShadowControl.state"), "of the sandbox, not of the wire"),
 }  # fmt: skip
-"""States without transitions, and why."""
+"""State fields without transitions, with the reasons."""
 
 
 POSSIBLE = (
     REQUEST_TYPES | CARDLESS | FAMILIES.keys() | {REFUND} | {kind for family in FAMILIES.values() for kind in family if kind}
 )
-"""The types of all transactions that the platform makes."""
+"""The types of all transactions that the platform can create."""
 
 TYPE_OF = {
     MovementKind.ORDER: "gpa.credit", MovementKind.UNLOAD: "gpa.debit", MovementKind.FEE_CHARGE: "fee.charge",
@@ -272,11 +272,11 @@ TYPE_OF = {
     MovementKind.PROGRAM_TRANSFER: "transfer.program", MovementKind.DEPOSIT: "directdeposit.credit.pending",
     MovementKind.DEPOSIT_TRANSITION: "directdeposit.credit",
 }  # fmt: skip
-"""A type of the transactions that each kind of movement makes."""
+"""One transaction type of each kind of movement."""
 
 
 def shapes_of(answer: Any) -> Iterator[type[msgspec.Struct]]:
-    """The shapes that a route answers with."""
+    """Yield the shapes in a route's answer."""
     if isinstance(answer, type) and issubclass(answer, msgspec.Struct):
         yield answer
     for part in get_args(answer):
@@ -284,7 +284,7 @@ def shapes_of(answer: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def stateful_fields() -> dict[str, Any]:
-    """The types of all fields in answers that are called like a state; a shape that extends another counts as that one."""
+    """Return the types of all fields in answers with the name of a state. A shape that extends another one has its name."""
     shapes = {shape for route in ROUTES for shape in shapes_of(route.answer)}
     type_of_field: dict[str, Any] = {}
     for shape in shapes:
@@ -298,14 +298,14 @@ def stateful_fields() -> dict[str, Any]:
 
 
 def values_of(type_: Any) -> set[str]:
-    """The values that a field of an enum or a literal type can have."""
+    """Return the possible values of an enum or a literal type."""
     if isinstance(type_, EnumType):
         return {str(member.value) for member in type_}
     return set(get_args(type_)) if get_origin(type_) is not None else set()
 
 
 def test_every_state_of_the_api_is_in_the_table() -> None:
-    """A field that is new in an answer, and is called like a state, must be told or be listed with the reason why not."""
+    """Every field of an answer with the name of a state has transitions, or is listed with the reason that it has none."""
     fields = stateful_fields()
     assert fields.keys() == CATEGORY_OF.keys() | NO_TRANSITION.keys()
     assert not CATEGORY_OF.keys() & NO_TRANSITION.keys()
@@ -315,7 +315,7 @@ def test_every_state_of_the_api_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("field", CATEGORY_OF)
 def test_every_value_of_a_state_has_a_row(field: str) -> None:
-    """A value that is new in an enum needs a row, and one for requests where a request can ask for it."""
+    """Every value of a state has a row, and every value that a request can set has a row with the maker API."""
     rows = [row for row in ROWS if row.field == field]
     values = values_of(stateful_fields()[field])
     assert {row.value for row in rows} | NEVER.get(field, set()) == values
@@ -326,27 +326,27 @@ def test_every_value_of_a_state_has_a_row(field: str) -> None:
 
 
 def test_every_first_status_and_type_has_a_row() -> None:
-    """The statuses with which users begin, and the types of card transitions."""
+    """Every first status of users and every type of card transitions has a row."""
     made_by_us = {row.value for row in ROWS if (row.field, row.maker) == (USER, "SYSTEM")}
     assert {str(status) for status in FIRST_STATUS.values()} <= made_by_us
     types = get_args(get_type_hints(CardTransition)["type"])
     assert {row.type for row in ROWS if CATEGORY_OF[row.field] is Category.CARD} == set(types)
 
 
-# --- What came of it ------------------------------------------------------------------------
+# --- Outcome --------------------------------------------------------------------------------
 
 server = shared_server(chosen_databases())
 
 
 class Outcome(NamedTuple):
-    """The program after all acts: the token of each row's object, and what arrived in the box that gets everything."""
+    """The program after all acts: the token of each row's object, and the arrivals in the box for all events."""
 
     bank: Bank
     tokens: list[str]
     arrivals: list[Arrival]
 
     def about(self, number: int) -> list[dict[str, Any]]:
-        """The transitions of a row's object that arrived, the newest first."""
+        """Return the received transitions of a row's object, the newest first."""
         category, token = CATEGORY_OF[ROWS[number].field], self.tokens[number]
         elements = (arrival.element for arrival in self.arrivals if arrival.category is category)
         return [element for element in elements if element[POINTERS[category]] == token]
@@ -354,7 +354,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="module")
 def outcome(server: RunningServer) -> Iterator[Outcome]:
-    """All rows' acts in one program, and then the day on which what waits takes effect."""
+    """Run the acts of all rows in one program, move the clock to all due dates, and yield the outcome."""
     bank = Bank(server)
     tokens = [row.act(bank) for row in ROWS]
     bank.spend()
@@ -365,7 +365,7 @@ def outcome(server: RunningServer) -> Iterator[Outcome]:
 
 
 def matches(row: Row, element: dict[str, Any]) -> bool:
-    """Whether a transition is the one that a row is about."""
+    """Return True if a transition is the one of a row."""
     channel = "API" if row.maker == "API" else "SYSTEM"
     expected = (row.value, row.type, channel, row.reason, row.code)
     actual = (element[row.field.partition(".")[2]], Arrival(CATEGORY_OF[row.field], element).type, element["channel"])
@@ -373,7 +373,7 @@ def matches(row: Row, element: dict[str, Any]) -> bool:
 
 
 def test_every_row_is_told_once(outcome: Outcome) -> None:
-    """Each change arrives as one object of its category with type, state, channel, reason and code as the table says."""
+    """Each change is reported once, in its category, with type, state, channel, reason and code of its row."""
     wrong = [
         (row[:-1], outcome.about(number))
         for number, row in enumerate(ROWS)
@@ -383,7 +383,7 @@ def test_every_row_is_told_once(outcome: Outcome) -> None:
 
 
 def transitions_of_everything(bank: Bank) -> Counter[tuple[Category, str]]:
-    """All transitions in the lists of users, cards and deposits, without the shop's own, which are older than the webhooks."""
+    """Return all transitions in the lists, without those of the shop's users, which are older than the webhooks."""
     users = [user for user in pages(bank.client, "/users") if user["token"] not in ("ana", "bo")]
     lists = {
         Category.USER: [f"/usertransitions/user/{user['token']}" for user in users],
@@ -404,14 +404,14 @@ def transitions_of_everything(bank: Bank) -> Counter[tuple[Category, str]]:
 
 
 def transactions_of(client: Client) -> Counter[tuple[Category, str]]:
-    """All transactions of a program, without the loads of JIT Funding, which are shown by the purchase (wire reference, 9.5)."""
+    """Return all transactions of a program, without JIT loads, which purchases contain (wire reference, 9.5)."""
     loads = {TYPES[kind] for kind in LOAD_TYPES.values()}
     moved = pages(client, "/transactions", state="ALL", start_date="2020-01-01", end_date="2036-01-01")
     return Counter((Category.TRANSACTION, str(transaction["token"])) for transaction in moved if transaction["type"] not in loads)
 
 
 def pages(client: Client, path: str, **query: Any) -> list[dict[str, Any]]:
-    """All pages of a list."""
+    """Return the entries of all pages of a list."""
     entries: list[dict[str, Any]] = []
     while page := read_of(client.get(path, query={"count": 100, "start_index": len(entries), **query}))["data"]:
         entries += page
@@ -419,7 +419,7 @@ def pages(client: Client, path: str, **query: Any) -> list[dict[str, Any]]:
 
 
 def test_every_transition_and_transaction_arrives_once_in_every_box(outcome: Outcome) -> None:
-    """All that the lists show, and nothing else, whether ``*``, ``<base>.*`` or a name subscribed to it."""
+    """Subscriptions to ``*``, to ``<base>.*`` and to names each get every listed transition and transaction exactly once."""
     bank = outcome.bank
     expected = transitions_of_everything(bank) + transactions_of(bank.client)
     assert set(expected.values()) == {1}
@@ -428,16 +428,16 @@ def test_every_transition_and_transaction_arrives_once_in_every_box(outcome: Out
 
 
 def test_what_arrived_is_what_a_get_answers(outcome: Outcome) -> None:
-    """Every transition is found by its token and equal to what was told; a notification has ten objects at most.
+    """A GET of each transition equals the object in its notification, which has at most BATCH_MAX objects.
 
-    The inbox finds the message by type and token, and the list of deliveries names the object.
+    The webhook inbox finds the message by type and token, and the list of deliveries names the object.
     """
     bank = outcome.bank
     for arrival in outcome.arrivals:
         assert len(bank.listed("/sandbox/inbox/everything", type=arrival.type, token=arrival.token)) == 1
         answer = bank.get(PATHS[arrival.category].format(arrival.token))
         if arrival.category is Category.TRANSACTION:
-            # A notification shows the state that the transaction was first in.
+            # A notification has the first state of the transaction.
             assert (answer["token"], answer["type"]) == (arrival.token, arrival.type)
         else:
             assert answer == arrival.element
@@ -448,7 +448,7 @@ def test_what_arrived_is_what_a_get_answers(outcome: Outcome) -> None:
 
 
 def test_everything_that_arrives_can_be_resent(outcome: Outcome, server: RunningServer) -> None:
-    """Once more, to a webhook that subscribed to nothing of it; the answer is what was posted."""
+    """A resend of each object posts it to a webhook without a subscription to it, and its answer is the posted body."""
     bank = outcome.bank
     url = f"{server.root_url}/sandbox/inbox/{bank.program['token']}/again"
     config = {"url": url, "basic_auth_username": "harbor", "basic_auth_password": "Harb0r-Hook-Passw0rd!"}
@@ -465,7 +465,7 @@ def test_everything_that_arrives_can_be_resent(outcome: Outcome, server: Running
 
 
 def test_what_cannot_be_resent_is_refused(outcome: Outcome) -> None:
-    """Unknown base: 400 with the bases that there are; an unknown token, or one of another category: 404."""
+    """A resend with an unknown base gets a 400 with the known ones. An unknown token, or one of another category, gets a 404."""
     bank = outcome.bank
     samples = {arrival.category: arrival.token for arrival in outcome.arrivals}
     assert samples.keys() == set(Category)
@@ -485,7 +485,7 @@ def test_what_cannot_be_resent_is_refused(outcome: Outcome) -> None:
 
 @pytest.fixture(scope="module")
 def examples(server: RunningServer) -> Iterator[tuple[Client, list[Arrival]]]:
-    """A program in which every example of the API's document was sent, and what arrived."""
+    """Yield the client and the arrivals of a program with every example of the OpenAPI document."""
     program = new_program(server)
     with client_of(server, program) as client:
         register = Register(client, server.root_url, program["token"], ["transaction.*"])
@@ -494,7 +494,7 @@ def examples(server: RunningServer) -> Iterator[tuple[Client, list[Arrival]]]:
 
 
 def test_every_transaction_of_a_scene_arrives_once(examples: tuple[Client, list[Arrival]]) -> None:
-    """Whatever the routes of the API make."""
+    """Each transaction of the examples of all routes arrives exactly once."""
     client, arrivals = examples
     counts = Counter(arrival.key for arrival in arrivals if arrival.category is Category.TRANSACTION)
     assert counts == transactions_of(client)
@@ -502,7 +502,7 @@ def test_every_transaction_of_a_scene_arrives_once(examples: tuple[Client, list[
 
 
 def test_every_type_of_transaction_is_told(outcome: Outcome, examples: tuple[Client, list[Arrival]]) -> None:
-    """A type that is new among those that the platform makes needs an act, and each kind of movement makes one."""
+    """Each possible type of transaction arrives, each kind of movement has a type, and only the auto reload has its fields."""
     types = {arrival.type for arrival in (*outcome.arrivals, *examples[1]) if arrival.category is Category.TRANSACTION}
     assert types == {TYPES[kind] for kind in POSSIBLE}
     assert TYPE_OF.keys() == set(MovementKind)

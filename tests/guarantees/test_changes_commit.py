@@ -1,4 +1,4 @@
-"""A change of a state, its transition and its event are one commit: by the rows, after a kill, many at once, in two processes."""
+"""State changes: a change, its transition and its event are one commit, by the rows, after a kill, and with two processes."""
 
 from collections import Counter
 from http.client import RemoteDisconnected
@@ -26,11 +26,11 @@ from tests.support.waiting import until
 TODAY, FRIDAY = "2035-06-01T09:00:00Z", "2035-06-08T00:00:00Z"
 
 
-# --- The same transaction of the database --------------------------------------------------
+# --- One database transaction --------------------------------------------------------------
 
 
 def subscribe(platform: InProcessPlatform) -> None:
-    """Adds a webhook for everything. The platform here delivers nothing, so the rows of the outbox stay as they are written."""
+    """Insert a webhook for all events. This platform delivers nothing, so the rows of the outbox stay unchanged."""
     row = {
         "program_id": platform.program_id, "token": "hook", "request_hash": b"", "created_ms": NOON, "modified_ms": NOON,
         "doc": '{"events":["*"]}', "active": True, "sealed": b"",
@@ -40,7 +40,7 @@ def subscribe(platform: InProcessPlatform) -> None:
 
 
 def change_everything(platform: InProcessPlatform) -> None:
-    """Makes a change of each category, by actions of resources and by the engine."""
+    """Make a change of each category, by actions of resources and by the engine."""
     platform.make("fundingsources/program", token="source", name="Source")
     config = {"jit_funding": {"program_funding_source": {"enabled": True, "funding_source_token": "source"}}}
     platform.make("cardproducts", token="product", name="Product", start_date="2025-01-01", config=config)
@@ -58,7 +58,7 @@ def change_everything(platform: InProcessPlatform) -> None:
 
 
 def writers_of(db: Connection, category: Category, refs: list[Any]) -> set[int]:
-    """The transactions of PostgreSQL that wrote the objects of a notification."""
+    """Return the ids of the PostgreSQL transactions that wrote the objects of a notification."""
     xmin: Any = column("xmin")
     if category is Category.TRANSACTION:
         query = select(xmin).select_from(transactions).where(transactions.c.id.in_(refs))
@@ -71,7 +71,7 @@ def writers_of(db: Connection, category: Category, refs: list[Any]) -> set[int]:
 
 
 def test_event_is_written_by_the_transaction_that_writes_the_change(migrated_postgres_url: str) -> None:
-    """For each category PostgreSQL names the same writer for the object and for the row of the outbox."""
+    """For each category, the object and the row of the outbox have the same PostgreSQL transaction id (xmin)."""
     with new_platform(migrated_postgres_url) as platform:
         subscribe(platform)
         change_everything(platform)
@@ -84,7 +84,7 @@ def test_event_is_written_by_the_transaction_that_writes_the_change(migrated_pos
                 assert writers_of(db, category, refs) == {writer}, (category, refs)
 
 
-# --- A process that dies -------------------------------------------------------------------
+# --- Killed process ------------------------------------------------------------------------
 
 
 class Payroll(Shop):
@@ -95,20 +95,20 @@ class Payroll(Shop):
         self.number = self.make("depositaccounts", token="bos", user_token="bo")["account_number"]
 
     def send(self, token: str, day: str = FRIDAY) -> None:
-        """Announces a deposit of 1."""
+        """Announce a deposit of 1.00."""
         body = {"account_number": self.number, "amount": 1, "type": "CREDIT", "settlement_date": day, "token": token}
         read_of(self.simulate("directdeposits", **body))
 
 
 def transitions_in(receiver: Receiver) -> Counter[tuple[str, str]]:
-    """Deposit and state of all direct deposit transitions that a receiver got."""
+    """Return the number of received direct deposit transitions by deposit and state."""
     arrays = (body.get(Category.DEPOSIT.array, []) for body in receiver.json())
     return Counter((transition["direct_deposit_token"], transition["state"]) for array in arrays for transition in array)
 
 
 @pytest.mark.parametrize("moment", ["commit.before", "commit.after"])
 def test_a_kill_loses_neither_change_nor_event(migrated_url: str, moment: str) -> None:
-    """The process dies right before or right after the commit in which the clock applies a deposit: it is told all the same."""
+    """A kill right before or after the commit that applies a due deposit loses neither the change nor its notification."""
     with (
         Failpoints() as failpoints,
         a_receiver() as receiver,
@@ -120,7 +120,7 @@ def test_a_kill_loses_neither_change_nor_event(migrated_url: str, moment: str) -
         payroll.send("wage")
         until(lambda: transitions_in(receiver)["wage", "PENDING"])
         failpoints.arm(moment, "kill")
-        # The answer never comes: applying the deposit is part of this request.
+        # The request gets no answer, because it applies the deposit.
         with pytest.raises(RemoteDisconnected):
             payroll.clock(FRIDAY)
         server.kill()
@@ -139,19 +139,19 @@ def test_a_kill_loses_neither_change_nor_event(migrated_url: str, moment: str) -
         assert tokens == {applied["token"]}
 
 
-# --- Many at once, and two processes --------------------------------------------------------
+# --- Many changes, and two processes --------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_many_changes_of_one_moment_are_told_once(migrated_postgres_url: str, workers: int) -> None:
-    """More deposits settle on one day than one look of the timers takes: each is applied once, told once, ten a notification."""
+    """DUE_MAX + 5 deposits of one day are each applied once and reported once, at most BATCH_MAX in a notification."""
     with RunningServer(db=migrated_postgres_url, workers=workers) as server:
         payroll, count = Payroll(server), DUE_MAX + 5
         register = Register(payroll.client, server.root_url, payroll.program["token"], ["directdeposittransition.state.applied"])
         for number in range(count):
             payroll.send(f"wage{number}")
         payroll.clock(FRIDAY)
-        # The request gives up after five seconds, and the timers come back to the rest.
+        # The request times out after five seconds, and the timers apply the rest.
         until(lambda: payroll.money("bo") == (count, count))
         expected = {(f"wage{number}", state): 1 for number in range(count) for state in ("PENDING", "APPLIED")}
         elements = [arrival.element for arrival in register.arrivals("everything") if arrival.category is Category.DEPOSIT]

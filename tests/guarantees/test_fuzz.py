@@ -1,4 +1,4 @@
-"""Schemathesis reads our own OpenAPI document and sends what it makes of it: nothing leads to a 5xx."""
+"""Fuzzing: requests that Schemathesis generates from the OpenAPI document never get a 5xx."""
 
 import re
 import subprocess
@@ -10,16 +10,16 @@ from tests.support.server import RunningServer
 
 SECONDS = 25
 CASES_MIN = 500
-"""A slow machine makes fewer in a run, and there are more runs."""
+"""Minimum number of cases in all runs. A slow machine makes fewer cases in a run and more runs."""
 
 RUNS_MAX = 20
 
 PASSES_ON = "/ping$"
-"""The one operation that answers what another server answered, whatever that is."""
+"""The operation that returns the answer of another server, with any status."""
 
 
 def test_nothing_leads_to_a_server_error(tmp_path: Path) -> None:
-    """Hundreds of valid and invalid calls of all operations, alone and in sequence, and not one internal error."""
+    """More than CASES_MIN valid and invalid calls of all operations, alone and in sequence, cause no internal error."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         cases = 0
         for run in range(RUNS_MAX):
@@ -31,7 +31,7 @@ def test_nothing_leads_to_a_server_error(tmp_path: Path) -> None:
 
 
 def _calls(server: RunningServer, folder: Path, seed: int) -> int:
-    """Run schemathesis for so many seconds; how many cases it made."""
+    """Run schemathesis for SECONDS; return the number of cases."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.root_url}/openapi.json"]
     command += ["--auth", f"{server.application_token}:{server.access_token}", "--checks", "not_a_server_error"]
     command += ["--exclude-path-regex", PASSES_ON, "--max-time", str(SECONDS), "--max-examples", "5", "--seed", str(seed)]

@@ -1,4 +1,4 @@
-"""Nobody's webhook holds up an answer, however badly it behaves."""
+"""Webhooks: a webhook that hangs, fails or redirects never delays the answer of a purchase."""
 
 import socket
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ AT_ONCE = 16
 ROUNDS = 8
 
 POSTS_MAX = 8
-"""Posts that are under way at once to the addresses that a program's simulations name."""
+"""Maximum number of concurrent posts to the addresses that simulations of a program name."""
 
 
 @contextmanager
 def a_silent_port() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """Yield a port that accepts connections and sends nothing."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         listener.listen(256)
@@ -31,14 +31,14 @@ def a_silent_port() -> Iterator[int]:
 
 @pytest.fixture
 def holding() -> Iterator[Receiver]:
-    """A webhook that answers nothing before the end of the test."""
+    """Yield a webhook that sends no answer before the end of the test."""
     with a_receiver(holds=True) as receiver:
         yield receiver
 
 
 @pytest.fixture
 def addresses(holding: Receiver) -> Iterator[dict[str, str]]:
-    """Webhooks that answer, refuse, hang, redirect, fail, and are nowhere."""
+    """Yield URLs of webhooks that answer, refuse, hang, redirect, fail, and do not exist."""
     with ExitStack() as stack:
         good, redirecting, failing = (stack.enter_context(a_receiver()) for _ in range(3))
         redirecting.answers = [302] * 10_000
@@ -52,18 +52,18 @@ def addresses(holding: Receiver) -> Iterator[dict[str, str]]:
 
 
 def test_webhooks_never_delay_an_answer(server: RunningServer, holding: Receiver, addresses: dict[str, str]) -> None:
-    """Purchases that name a webhook which refuses, hangs, redirects or fails are answered before anything is heard of it.
+    """Purchases that name a webhook which refuses, hangs, redirects or fails are answered before the delivery ends.
 
-    As many posts as may be are under way meanwhile and get no answer. A purchase that waited for its own would be answered
-    after the attempt's time is over; then the attempt would be in the list of deliveries.
+    Meanwhile POSTS_MAX posts are in flight without an answer. If a purchase waited for its delivery, the answer would come after
+    the timeout of the attempt. Then the attempt would be in the list of deliveries.
     """
     with server.client() as client, Connections([server], AT_ONCE) as connections:
-        # Other tests may have stopped the clock, and with it the retries that make this harder.
+        # Other tests may have frozen the clock, which would stop the retries and make the test easier.
         api_fixtures.made(client.post("/sandbox/clock", {"freeze": False}))
         card = api_fixtures.build(client, 1)[0]
 
         def buy(name: str, round_number: int) -> list[str]:
-            """Concurrent purchases that name a webhook; their tokens."""
+            """Make concurrent purchases that name a webhook; return their tokens."""
             tokens = [f"{name[:9]}-{round_number}-{number}" for number in range(AT_ONCE)]
             bodies = [api_fixtures.purchase(card.token, 100, token) | _webhook(addresses.get(name)) for token in tokens]
             responses = connections.fire([("POST", "/v3/simulate/authorization", body) for body in bodies])
@@ -80,14 +80,14 @@ def test_webhooks_never_delay_an_answer(server: RunningServer, holding: Receiver
                 tokens = buy(name, round_number)
                 if name == "holds":
                     is_ahead.append(all(tries(client, token) == 0 for token in tokens))
-        # On a machine that stands still for ten seconds an attempt ends before it is looked for.
+        # If the machine stalls for ten seconds, an attempt ends before the test reads the list. So one round is enough.
         assert any(is_ahead), "no round was answered before its deliveries had ended"
 
 
 def tries(client: Client, transaction_token: str) -> int:
-    """How many attempts to deliver a transaction to the address that its request named have ended."""
+    """Return the number of ended attempts to deliver a transaction to the address in its request."""
     deliveries = client.get("/sandbox/deliveries", query={"transaction_token": transaction_token}).json["data"]
-    # Registered webhooks of other tests on this server may want it too.
+    # Webhooks that other tests registered on this server may get it too.
     (delivery,) = (delivery for delivery in deliveries if "webhook_token" not in delivery)
     return int(delivery["tries"])
 

@@ -1,4 +1,4 @@
-"""What follows an earlier transaction finds it when the process has forgotten it, as after a restart or some days later."""
+"""Late follow-ups: they find an earlier transaction that is in no cache, as after a restart or some days later."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_after_a_restart(address: str) -> None:
-    """By its own token and by a chosen one, the purchase itself or what followed it; and in its own program alone."""
+    """After a restart a clearing finds a purchase or its advice by a generated or a chosen token, and only in its program."""
     with RunningServer(db=address) as server:
         shop, other = Shop(server), Shop(server)
         unchosen = shop.buy(10)
@@ -38,7 +38,7 @@ def test_after_a_restart(address: str) -> None:
         server.start()
         shop.client, other.client = shop.connect(), other.connect()
         named = [(unchosen, 10), (chosen, 20), (lowered, 25), (lowered_chosen, 35)]
-        # The other program has none of them, and is told before and after the right one found it.
+        # The other program has none of them, and gets a 404 before and after the right program has found the purchase.
         for purchase, amount in named:
             assert other.simulate("clearing", original_transaction_token=purchase["token"], amount=1).status == 404
             cleared = shop.follow("clearing", purchase, amount)
@@ -50,7 +50,7 @@ def test_after_a_restart(address: str) -> None:
 
 
 def test_without_the_process_that_reads(tmp_path: Path) -> None:
-    """When it was killed, who asks is told to come again, and the next one is served: no purchase has to come before it."""
+    """After a kill of SQLite's writer process, a reversal may get 503 and then succeeds, without a purchase before it."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         shop = Shop(server)
         late = shop.buy(10, transaction_options={"transaction_token": CHOSEN})

@@ -1,4 +1,4 @@
-"""What was answered 503 is not decided later, what may have been committed is looked up, and other requests go on meanwhile."""
+"""Uncertain commits: a message with a 503 is never decided later, and the outcome of an unconfirmed commit is looked up."""
 
 import threading
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def client(server: RunningServer) -> Iterator[Client]:
 
 
 def in_background(server: RunningServer, path: str, body: dict[str, Any]) -> tuple[threading.Thread, list[Reply]]:
-    """Sends a request from a thread; its answer is in the list when the thread has ended."""
+    """Send a request from a thread. Its answer is in the list when the thread has ended."""
     replies = list[Reply]()
 
     def send() -> None:
@@ -55,14 +55,14 @@ def in_background(server: RunningServer, path: str, body: dict[str, Any]) -> tup
 
 
 def workers(dsn: str) -> list[int]:
-    """The sessions that have accounts locked."""
+    """Return the process ids of the sessions with locked accounts."""
     query = "SELECT DISTINCT pid FROM pg_locks WHERE relation = 'holders'::regclass AND mode = 'RowShareLock'"
     with psycopg.connect(dsn, autocommit=True) as db:
         return [pid for (pid,) in db.execute(query)]
 
 
 def terminate(dsn: str, pid: int) -> None:
-    """Ends a session and waits until it is gone."""
+    """Terminate a session and wait for its end."""
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute("SELECT pg_terminate_backend(%s)", [pid])
         end = monotonic() + SAFETY_S
@@ -71,13 +71,13 @@ def terminate(dsn: str, pid: int) -> None:
 
 
 def approve(client: Client, card: api_fixtures.Card, token: str) -> None:
-    """A purchase that must be approved."""
+    """Make a purchase and assert its approval."""
     reply = client.post("/simulate/authorization", api_fixtures.purchase(card.token, 100, token))
     assert reply.json["transaction"]["response"]["code"] == "0000", reply.text
 
 
 def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, migrated_postgres_url: str) -> None:
-    """While another session keeps the account's lock, a purchase is answered 503; when it lets go, nothing is booked."""
+    """A purchase gets a 503 while another session holds the account's lock, and is not booked after the lock is released."""
     client = hasty.client(timeout_s=SAFETY_S)
     card = api_fixtures.build(client, 1)[0]
     approve(client, card, "first")
@@ -88,7 +88,7 @@ def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, migra
         assert client.get("/healthz").status == 200
         update = client.put(f"/users/{card.user}", {"first_name": "Ann"})
         assert (update.status, update.json["error_code"]) == (503, "503001"), update.text
-        assert client.get(f"/users/{card.user}").status == 200, "readers wait for no lock"
+        assert client.get(f"/users/{card.user}").status == 200, "a read waits for a lock"
         other.rollback()
     assert client.get("/transactions/refused").status == 404
     approve(client, card, "second")
@@ -101,7 +101,7 @@ def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, migra
 def test_a_session_that_ends_before_commit_costs_nothing(
     server: RunningServer, client: Client, failpoints: Failpoints, migrated_postgres_url: str
 ) -> None:
-    """The batch is run again on a new connection, and the client sees an approval."""
+    """If the session ends before COMMIT, the batch runs again on a new connection and the purchase is approved once."""
     card = api_fixtures.build(client, 1)[0]
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", api_fixtures.purchase(card.token, 100, "cut"))
@@ -117,7 +117,7 @@ def test_a_session_that_ends_before_commit_costs_nothing(
 def test_a_commit_that_was_cut_is_looked_up(
     server: RunningServer, client: Client, failpoints: Failpoints, migrated_postgres_url: str
 ) -> None:
-    """The connection is cut inside COMMIT: the look-up finds that nothing was committed, and the batch is run again."""
+    """If the session ends inside COMMIT, the look-up finds no commit, and the batch runs again with one effect."""
     card = api_fixtures.build(client, 1)[0]
     failpoints.arm("commit.before", "pause")
     thread, replies = in_background(server, "/simulate/authorization", api_fixtures.purchase(card.token, 100, "doubt"))
@@ -145,7 +145,7 @@ def test_a_commit_that_was_cut_is_looked_up(
 
 
 def test_a_commit_without_an_answer_is_looked_up(failpoints: Failpoints, migrated_postgres_url: str) -> None:
-    """The network loses the answer to COMMIT: the client gets the answer that was booked, by way of a new connection."""
+    """If the answer to COMMIT is lost, the look-up on a new connection finds the commit, and the client gets its answer."""
     port = urlsplit(migrated_postgres_url).port
     assert port is not None
     with Proxy(port) as proxy:
@@ -168,7 +168,7 @@ def test_a_commit_without_an_answer_is_looked_up(failpoints: Failpoints, migrate
 
 
 def wait_until_it_waits(admin: "psycopg.Connection", pid: int) -> None:
-    """Returns when the session waits for a lock."""
+    """Wait until the session waits for a lock."""
     end = monotonic() + SAFETY_S
     waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
     while not admin.execute(waits, [pid]).fetchall() and monotonic() < end:
@@ -176,7 +176,7 @@ def wait_until_it_waits(admin: "psycopg.Connection", pid: int) -> None:
 
 
 def expect_once(client: Client, token: str, card: api_fixtures.Card, first: Reply) -> None:
-    """A request had one effect, and its repeat gets the first answer."""
+    """Assert that a request had one effect, and that its replay gets the first answer."""
     assert client.get(f"/transactions/{token}").json == first.json["transaction"]
     again = client.post("/simulate/authorization", api_fixtures.purchase(card.token, 100, token))
     assert again.json["transaction"] == first.json["transaction"]

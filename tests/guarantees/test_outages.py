@@ -1,6 +1,6 @@
-"""The database goes away in every way and comes back: a short run; `make outages` runs the long one.
+"""Outages: the database becomes unavailable in every way and recovers. This is a short run; `make outages` runs the long one.
 
-Times are recorded here and not judged, as a busy machine may be slow: the limits are only a safety net.
+The run records times and does not check them, because a busy machine may be slow. The limits are only a safety net.
 """
 
 from collections.abc import Iterator
@@ -35,20 +35,20 @@ from tests.support.postgres import Cluster
 
 SAFETY = Limits(answer_s=30, recovery_s=30, ready_s=30, stop_s=30)
 
-# So that these tests, too, fail where there is no PostgreSQL, and are left out where it is left out on purpose.
+# With this fixture the tests fail without PostgreSQL, and are skipped if CARDWRIGHT_TEST_DB excludes it.
 needs_postgres = pytest.mark.usefixtures("postgres")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A durable PostgreSQL of this module's own, as the tests restart it."""
+    """Yield a durable PostgreSQL for this module only, because the tests restart it."""
     made = durable_cluster()
     yield made
     made.stop()
 
 
 def carry_out(site: Site, folder: Path, *outages: tuple[str, str]) -> list[Record]:
-    """The records of outages, each a kind and a phase; none of them may have broken a promise or missed its phase."""
+    """Run outages, each a kind and a phase; assert no violation and no missed phase; return their records."""
     state = State(folder / "state.json", 7)
     plan = [(kind, phase, number) for number, (kind, phase) in enumerate(outages)]
     run_site(site, plan, state, print, limits=SAFETY, patient=False)
@@ -61,7 +61,7 @@ def carry_out(site: Site, folder: Path, *outages: tuple[str, str]) -> list[Recor
 
 @needs_postgres
 def test_postgresql_comes_back(cluster: Cluster, tmp_path: Path) -> None:
-    """Each way in which PostgreSQL goes away, each in another phase: all is answered, nothing is lost, purchases go on."""
+    """After each kind of outage of PostgreSQL, in different phases, every request is answered and no acknowledged one is lost."""
     records = carry_out(
         PostgresSite(cluster, 1, freeze_s=3),
         tmp_path,
@@ -73,35 +73,35 @@ def test_postgresql_comes_back(cluster: Cluster, tmp_path: Path) -> None:
         (RESTART_FAST, STOP),
     )
     assert sum(record.acknowledged for record in records) > 0
-    assert sum(record.log_lines for record in records) > 0, "the server logged nothing, so no outage was felt"
+    assert sum(record.log_lines for record in records) > 0, "the server logged nothing, so no outage reached it"
 
 
 @needs_postgres
 def test_two_processes_come_back(cluster: Cluster, tmp_path: Path) -> None:
-    """Two server processes lose their sessions during a delivery: purchases are approved on every connection again."""
+    """After two server processes lose their sessions during a delivery, purchases are approved on every connection again."""
     records = carry_out(PostgresSite(cluster, 2), tmp_path, (TERMINATE, DELIVERY))
     assert records[0].acknowledged > 0
 
 
 @needs_postgres
 def test_failover_to_a_standby(tmp_path: Path) -> None:
-    """The primary is lost with a COMMIT unanswered, and its synchronous standby is promoted: nothing acknowledged is lost."""
+    """After a failover during an unanswered COMMIT to the synchronous standby, no acknowledged request is lost."""
     with Pair() as pair:
         records = carry_out(PairSite(pair), tmp_path, (FAILOVER, SENT))
-    assert records[0].log_lines > 0, "the server logged nothing, so the failover was not felt"
+    assert records[0].log_lines > 0, "the server logged nothing, so the failover did not reach it"
 
 
 def test_held_lock_on_sqlite(tmp_path: Path) -> None:
-    """Another process holds the write lock for seconds: all is answered, and purchases go on afterwards."""
+    """While another process holds SQLite's write lock for 2 s, all requests are answered, and purchases continue afterwards."""
     carry_out(FileSite(str(tmp_path / "cardwright.db"), lock_s=2), tmp_path, (HELD_LOCK, LOCKED))
 
 
 def test_disk_of_sqlite(tmp_path: Path) -> None:
-    """The disk is full, then read-only: purchases are refused, nothing is lost, and they go on when the disk does."""
+    """With a full or read-only disk purchases are refused, nothing is lost, and purchases continue when the disk recovers."""
     try:
         disk = Disk()
     except MountError as error:
-        pytest.skip(f"nothing can be mounted here, so no disk can be filled: {error}")
+        pytest.skip(f"this user cannot mount a file system, so no disk can be filled: {error}")
     with disk:
         records = carry_out(DiskSite(disk), tmp_path, (DISK_FULL, LOCKED), (READ_ONLY, DELIVERY))
     assert records[0].refused > 0

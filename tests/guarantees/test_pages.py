@@ -1,4 +1,4 @@
-"""Pages of every list: readers with a connection of their own get each entry once, all others miss none, whatever arrives."""
+"""Pages of every list: a reader with its own connection gets each entry once, and other readers miss none, despite arrivals."""
 
 import json
 from collections import Counter
@@ -25,13 +25,13 @@ from tests.support.waiting import until
 server = shared_server(chosen_databases(), env={"CARDWRIGHT_IDLE_TIMEOUT_S": "600"})
 
 FIRST = 7
-"""Entries that are made before the readers begin."""
+"""Number of entries before the readers begin."""
 
 ROUNDS = 3
-"""Pages of each reader that are followed by arrivals."""
+"""Number of pages of each reader with arrivals after them."""
 
 NAMES = ("id", "token", "transaction_token", "kind", "number")
-"""Fields that tell entries of a list apart."""
+"""Fields that identify the entries of a list."""
 
 PHONE = "+15105550000"
 
@@ -42,14 +42,14 @@ _numbers = count(1)
 
 
 def send(object_graph: ObjectGraph, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Create something."""
+    """Create an object; return the answer."""
     reply = object_graph.client.post(path, dict(body))
     assert reply.status < 300, (path, body, reply.text)
     return dict(reply.json or {})
 
 
 def make(path: str, **changes: Any) -> Callable[[ObjectGraph], Any]:
-    """Create another object like the document's example."""
+    """Return a function that creates another object like the example of the OpenAPI document."""
 
     def arrive(object_graph: ObjectGraph) -> dict[str, Any]:
         return send(object_graph, path, {**EXAMPLES["POST", path], "token": f"more-{next(_numbers)}", **changes})
@@ -63,13 +63,13 @@ def join(object_graph: ObjectGraph, **fields: Any) -> dict[str, Any]:
 
 
 def buy(object_graph: ObjectGraph) -> str:
-    """Buy something."""
+    """Make a purchase; return its token."""
     made = send(object_graph, "/v3/simulate/authorization", EXAMPLES["POST", "/v3/simulate/authorization"])
     return str(made["transaction"]["token"])
 
 
 def increment(object_graph: ObjectGraph) -> None:
-    """Add to the purchase of the object graph."""
+    """Increment the purchase of the object graph."""
     path = "/v3/simulations/cardtransactions/authorization.incremental"
     send(object_graph, path, {"preceding_related_transaction_token": object_graph.purchase, "amount": 0.01})
 
@@ -102,7 +102,7 @@ def switch_card(object_graph: ObjectGraph) -> None:
 
 
 def issue_similar(object_graph: ObjectGraph, address: str) -> None:
-    """Issue a card whose number ends in 0000; the API draws numbers by chance."""
+    """Issue a card and set its last four digits to 0000 by SQL, because the API draws them."""
     token = make("/v3/cards")(object_graph)["token"]
     with closing(Database(address)) as database, database.write() as db:
         db.execute(update(cards).where(cards.c.token == token).values(last_four="0000"))
@@ -114,11 +114,11 @@ def receive(object_graph: ObjectGraph) -> None:
 
 
 def rest(_object_graph: ObjectGraph) -> None:
-    """Nothing arrives in a list that is complete."""
+    """Do nothing, for a list that gets no more entries."""
 
 
 class Source(NamedTuple):
-    """A list: how entries arrive in it, the values of its path's parameters, its filters, and how many may arrive."""
+    """A list: the function that adds an entry, the values of the path, the query, the body, and the maximum of additions."""
 
     arrive: Callable[..., Any]
     values: Mapping[str, str] = {}
@@ -179,7 +179,7 @@ SOURCES: dict[Place, Source] = {
 }
 
 SORTS = ("createdTime", "-createdTime", "lastModifiedTime", "id", "-id", "token", "-token")
-"""Orders of a list of resources besides its default one."""
+"""Orders of a list of resources other than the default one."""
 
 CASES: list[tuple[Place, Source]] = [
     *SOURCES.items(),
@@ -194,7 +194,7 @@ CASES: list[tuple[Place, Source]] = [
 
 
 class Reader:
-    """A client that raises ``start_index`` by what its page held, over one connection or a new one for each page."""
+    """A client that adds the length of each page to ``start_index``, over one connection or a new one for each page."""
 
     def __init__(self, client: Client, port: int, place: Place, path: str, source: Source, size: int, *, kept_open: bool) -> None:
         self.verb, self.path, self.source, self.size, self.kept_open = place[0], path, source, size, kept_open
@@ -219,7 +219,7 @@ class Reader:
             self._connection = OpenConnection(HOST, self._port, timeout=60)
 
     def rest(self) -> "Reader":
-        """Read the other pages."""
+        """Read the remaining pages."""
         while self.is_more:
             self.turn()
         self._connection.close()
@@ -227,13 +227,13 @@ class Reader:
 
     @property
     def repeated(self) -> list[tuple[Any, ...]]:
-        """What came more than once."""
+        """Entries that came more than once."""
         return [entry for entry, times in self.got.items() if times > 1]
 
 
 @pytest.fixture(scope="module")
 def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
-    """A program with one object of every kind, ten flips of a backtest, and a shadow control that declines everything."""
+    """Yield a program with one object of every kind, ten flips of a backtest, and a shadow control with a limit of 0.01."""
     program = new_program(server, token="pages")
     with client_of(server, program) as client:
         made = ObjectGraph(client, server.root_url, "pages", "pages")
@@ -248,7 +248,7 @@ def object_graph(server: RunningServer) -> Iterator[ObjectGraph]:
 
 
 def test_no_list_is_left_out() -> None:
-    """Every route that pages is read below."""
+    """Every route with pages has an entry in SOURCES."""
     lists = {place_of(route) for route in ROUTES if route.paging is not None}
     assert lists == SOURCES.keys(), "SOURCES has one entry for each list"
 
@@ -257,8 +257,10 @@ def test_no_list_is_left_out() -> None:
 def test_readers_do_not_disturb_one_another(
     server: RunningServer, object_graph: ObjectGraph, place: Place, source: Source
 ) -> None:
-    """With pages of two and of three entries and arrivals between them: each entry once over one connection, and none missed
-    by a reader that opens a connection for each page."""
+    """With arrivals between the pages, a reader over one connection gets each entry once.
+
+    A reader that opens a connection for each page misses none. Pages have two or three entries.
+    """
     arguments = [object_graph, server.db] if source.arrive is issue_similar else [object_graph]
     arrivals = (source.arrive(*arguments) for _ in range(source.most))
     first = min(FIRST, source.most - 1)

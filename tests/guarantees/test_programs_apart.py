@@ -1,4 +1,4 @@
-"""Programs stay apart: every route, with every token of another program, in the path, in the body and in the query."""
+"""Isolated programs: no route shows or changes another program's objects, with its tokens in path, body and query."""
 
 import base64
 from collections.abc import Iterator
@@ -31,23 +31,23 @@ from tests.support.server import Client, Reply, RunningServer
 from tests.support.waiting import until_all_is_told
 
 GLOBAL = {("POST", "/sandbox/programs")}
-"""Programs are everybody's: their tokens are unique among all."""
+"""Routes across programs: the tokens of programs are unique on a server."""
 
 FREE_NAMES = {"box"}
-"""Parameters that a client makes up as he goes; there is nothing to be found or not found."""
+"""Path parameters that a client chooses freely, so no object must exist."""
 
 UNRESOLVED = {"bulk_issuance_token", "account_token", "real_time_fee_group_token"}
-"""Fields that are kept or refused without being looked up: nobody can make yet what they would name."""
+"""Fields that the test of bodies skips. The first two are stored without a look-up."""
 
 NEW = "transaction_token"
-"""The field that names something new."""
+"""The field with the token of a new object."""
 
 RESET = ("POST", "/sandbox/reset")
 
-# What removes its object comes after what looks at it; the reset is the last test's.
+# DELETE comes last, because it removes its object. The last test calls the reset.
 PLACES = sorted((place for place in ALL if place != RESET), key=lambda place: place[0] == "DELETE")
 
-# Of the verbs of a path the one that changes least finds out what leads to its objects.
+# The last method of a path finds its working values. GET is last, because it changes nothing.
 GENTLEST_LAST = [place for verb in ("POST", "PUT", "GET") for place in PLACES if place[0] == verb]
 
 UNAUTHORIZED = '{"error_code":"401001","error_message":"Invalid credential has been detected"}'
@@ -55,7 +55,7 @@ UNAUTHORIZED = '{"error_code":"401001","error_message":"Invalid credential has b
 
 @dataclass
 class Twins:
-    """Two programs with equal names for different things, and all that the second one knows and the first one must not."""
+    """Two programs with equal tokens for different objects, and the values that only the second program may see."""
 
     alpha: ObjectGraph
     bravo: ObjectGraph
@@ -65,7 +65,7 @@ class Twins:
     before: dict[str, list[Any]]
 
     def values(self, place: Place) -> tuple[str, ...]:
-        """Values for the path's parameters that lead to an object of the first program."""
+        """Return values of the path parameters that lead to an object of the first program."""
         values = self.values_by_path[place[1]]
         assert values is not None, (
             f"no object of the object graph is found by {name_of(place)}: tests/stress/object_graph.py must make one"
@@ -73,7 +73,7 @@ class Twins:
         return values
 
     def check(self, reply: Reply, *sent: str) -> None:
-        """No byte of the second program's is in the answer. What we sent ourselves may come back."""
+        """Assert that the answer has no value of the second program, except values that were sent."""
         text = reply.text
         for value in sent:
             text = text.replace(value, "")
@@ -83,7 +83,7 @@ class Twins:
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
-    """The two programs on one server."""
+    """Yield two programs on one server."""
     address = migrated_file(tmp_path_factory.mktemp("twins") / "cardwright.db")
     with RunningServer(db=address) as server:
         alpha, bravo = (new_object_graph(server, name) for name in ("alpha-7q", "bravo-7q"))
@@ -101,7 +101,7 @@ def new_object_graph(server: RunningServer, name: str) -> ObjectGraph:
 
 
 def rows_of(address: str, program: str) -> dict[str, list[Any]]:
-    """Everything that the database has of a program."""
+    """Return all rows of a program."""
     database = Database(address)
     with database.read() as db:
         key = db.scalar(select(programs.c.id).where(programs.c.token == program))
@@ -117,7 +117,7 @@ def name_of(place: Place) -> str:
 
 
 def test_there_is_something_to_leak(twins: Twins) -> None:
-    """The twins share their chosen tokens, and the second has many that the first has not."""
+    """Both programs have the same chosen tokens, and the second has at least 20 other values."""
     assert {
         "ana",
         "anas_card",
@@ -130,7 +130,7 @@ def test_there_is_something_to_leak(twins: Twins) -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
-    """A route finds its own program's object, and with any token of the other program in its path nothing at all."""
+    """A route finds the object of its program, and with any token of the other program in its path it finds nothing."""
     own_values = twins.values(place)
     assert ask(twins.alpha, place, own_values).status < 300 or place[1] in FRUITLESS
     for number, name in enumerate(names_in(place[1])):
@@ -143,7 +143,7 @@ def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place[0] == "GET"], ids=name_of)
 def test_equal_tokens_lead_home(twins: Twins, place: Place) -> None:
-    """Where both programs have the same token, and in every list, each sees its own."""
+    """For a token that both programs have, and in every list, a program gets only its own objects."""
     twins.check(ask(twins.alpha, place, twins.values(place), **({"count": "100"} if ALL[place].paging else {})))
 
 
@@ -160,14 +160,14 @@ def test_foreign_tokens_filter_nothing_in(twins: Twins, place: Place) -> None:
 
 @pytest.mark.parametrize("place", [place for place in PLACES if ALL[place].body and place not in GLOBAL], ids=name_of)
 def test_foreign_tokens_in_bodies_are_unknown(twins: Twins, place: Place) -> None:
-    """A body that refers to an object of the other program is refused like one that refers to nothing."""
+    """A body that refers to an object of the other program gets a 4xx."""
     shape = ALL[place].body
     assert shape is not None
     target = filled(place[1], twins.values(place))
     everything = [field.path for field in fields_of(shape)]
     names = [path for path in everything if path[-1] == "account_number" or str(path[-1]).endswith("_token")]
     referring = [path for path in names if path[-1] not in (*UNRESOLVED, NEW)]
-    # A refusal leaves what the body speaks of as it was.
+    # A refused body changes nothing, so it can be used again.
     example = fresh(twins.alpha.body_of(place))
     for path in referring:
         for token in (token for token in twins.foreign if len(token) <= 36):
@@ -180,13 +180,13 @@ def test_foreign_tokens_in_bodies_are_unknown(twins: Twins, place: Place) -> Non
 
 
 def fresh(body: dict[str, Any]) -> dict[str, Any]:
-    """A body that makes a new object rather than repeat an old one."""
+    """Return a body without token and email, so that it creates a new object instead of repeating an old one."""
     return {name: value for name, value in body.items() if name not in ("token", "email")}
 
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_wrong_credentials_open_nothing(twins: Twins, place: Place) -> None:
-    """Without, with half of, with swapped or with wrong credentials every route gives the same 401, whatever the body is."""
+    """Every route gives the same 401 for missing, incomplete, swapped or wrong credentials, even with an invalid body."""
     alpha, bravo = (pair_of(object_graph.client) for object_graph in (twins.alpha, twins.bravo))
     swapped = [(alpha[0], bravo[1]), (bravo[0], alpha[1]), alpha[::-1]]
     pairs = [("x", "y"), (alpha[0], "x"), ("x", alpha[1]), (alpha[0], ""), *swapped]
@@ -199,18 +199,18 @@ def test_wrong_credentials_open_nothing(twins: Twins, place: Place) -> None:
 
 
 def pair_of(client: Client) -> tuple[str, str]:
-    """The credentials that a client uses."""
+    """Return the credentials of a client."""
     application, _, access = base64.b64decode(client._authorization.split()[1]).decode().partition(":")
     return application, access
 
 
 def test_every_route_was_tried() -> None:
-    """The tests above are made from the catalog, so that a new route cannot be forgotten."""
+    """The tests above cover every route of the catalog."""
     assert {*PLACES, RESET} == {place_of(route) for route in ROUTES}
 
 
 def test_the_other_program_is_as_it_was(twins: Twins) -> None:
-    """After all of that, our own deletions and resets included, not a row of the other program has changed."""
+    """After all tests above and a reset of the first program, no row of the second program has changed."""
     assert twins.alpha.client.post("/sandbox/reset", {}).status == 200
     until_all_is_told(twins.bravo.client)
     assert rows_of(twins.address, twins.bravo.program) == twins.before

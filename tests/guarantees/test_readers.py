@@ -1,4 +1,4 @@
-"""Readers of lists of transactions while purchases arrive, a short round; `python -m tests.stress.readers` runs the long one."""
+"""Readers of transaction lists while purchases arrive: a short round. `python -m tests.stress.readers` runs the long one."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.server import RunningServer
 
 
 def check(kinds: tuple[readers.Readings, readers.Readings]) -> None:
-    """Both promises are kept, and purchases arrived between the pages of both kinds."""
+    """Assert both guarantees, and that purchases arrived between the pages of both kinds of readers."""
     one_connection, connection_a_page = kinds
     assert (one_connection.repeated, one_connection.missed) == (0, 0), one_connection
     assert connection_a_page.missed == 0, connection_a_page
@@ -21,19 +21,19 @@ def check(kinds: tuple[readers.Readings, readers.Readings]) -> None:
 
 
 def test_readers_of_one_process(tmp_path: Path) -> None:
-    """SQLite: over one connection each entry comes once; with a connection for each page none is missed."""
+    """On SQLite a reader gets each entry once over one connection, and misses none with a connection for each page."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
         check(readers.run([server], readers=12, purchases=60, first=60))
 
 
 def test_readers_of_two_processes(migrated_postgres_url: str) -> None:
-    """PostgreSQL: the same, and who opens a connection for each page asks both processes in turn."""
+    """On PostgreSQL the same holds for two processes, which a reader with a connection for each page uses alternately."""
     with running_pair(migrated_postgres_url) as pair:
         check(readers.run(pair.servers, readers=12, purchases=60, first=60))
 
 
 def test_a_miss_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counts above can differ from nothing: they tell of entries that a page leaves out or repeats."""
+    """The counts of the tests above are positive if a page omits or repeats entries."""
     real = readers.ask
 
     def cut(*of: Any) -> dict[str, Any]:

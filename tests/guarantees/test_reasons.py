@@ -1,4 +1,4 @@
-"""The text of a 503: its reason is the true one, and it says whether anything was booked or changed."""
+"""Texts of a 503: the reason is correct, and the text states the effect of the request."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -29,18 +29,18 @@ SLOW_COMMIT = (
     "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NULL; END'",
     "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
 )
-"""The COMMIT of a new user waits for an hour."""
+"""Statements that delay the COMMIT of a new user by an hour."""
 
 
 def text_of(reply: Reply) -> str:
-    """The message of a 503."""
+    """Assert a 503; return its message."""
     assert (reply.status, reply.json["error_code"]) == (503, "503001"), reply.text
     return str(reply.json["error_message"])
 
 
 @contextmanager
 def locked_file(path: str) -> Iterator[None]:
-    """A process, this one, that holds the write lock of a SQLite file."""
+    """Hold the write lock of a SQLite file in this process."""
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         yield
@@ -48,7 +48,7 @@ def locked_file(path: str) -> Iterator[None]:
 
 @contextmanager
 def in_background(server: RunningServer, ask: Callable[[Client], Reply]) -> Iterator[Future[Reply]]:
-    """A request that is sent in a thread, on a connection of its own."""
+    """Send a request in a thread, on a new connection; yield its future answer."""
 
     def send() -> Reply:
         with server.client() as client:
@@ -63,14 +63,14 @@ def buy(card: api_fixtures.Card, token: str) -> Callable[[Client], Reply]:
 
 
 def waits_for_a_lock(db: "psycopg.Connection[Any]") -> bool:
-    """Whether a session of the database waits for a lock."""
+    """Return True if a session of the database waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     row = db.execute(query).fetchone()
     return row is not None and row[0] > 0
 
 
 def test_locked_file_is_the_reason(tmp_path: Path) -> None:
-    """A locked SQLite file is told as such: to a purchase, to another write, and by the readiness probe, which books nothing."""
+    """A locked SQLite file is the reason in the answers to a purchase, to another write, and of the readiness probe."""
     path = migrated_file(tmp_path / "cardwright.db")
     with RunningServer(db=path, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
@@ -82,7 +82,7 @@ def test_locked_file_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_read_does_not_say_that_nothing_was_booked(migrated_postgres_url: str) -> None:
-    """A locked table makes reads and writes wait: only the write has an effect to speak of."""
+    """With a locked table, a read and a write get a 503, and only the text for the write states its effect."""
     with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         with psycopg.connect(migrated_postgres_url) as other:
@@ -93,7 +93,7 @@ def test_read_does_not_say_that_nothing_was_booked(migrated_postgres_url: str) -
 
 
 def test_lock_of_an_account_refuses_the_messages_behind_it(migrated_postgres_url: str) -> None:
-    """Six purchases wait behind one row lock. No text says that there are too many messages."""
+    """Six purchases behind a row lock get the lock or the time limit as reason, and not an overload."""
     with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         cards = api_fixtures.build(client, 6)
         with psycopg.connect(migrated_postgres_url) as other:
@@ -113,7 +113,7 @@ def test_lock_of_an_account_refuses_the_messages_behind_it(migrated_postgres_url
 
 
 def test_stop_is_the_reason(migrated_postgres_url: str) -> None:
-    """Requests that wait for a lock when the server stops are told of the stop, and a purchase that nothing was booked."""
+    """A purchase that waits for a lock when the server stops gets the stop as reason and was not booked."""
     with RunningServer(db=migrated_postgres_url) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         with psycopg.connect(migrated_postgres_url) as other, psycopg.connect(migrated_postgres_url, autocommit=True) as watcher:
@@ -126,7 +126,7 @@ def test_stop_is_the_reason(migrated_postgres_url: str) -> None:
 
 
 def test_write_that_a_stop_cuts_may_have_been_carried_out(migrated_postgres_url: str) -> None:
-    """A thread that writes goes on when its request is given up, so the text does not promise that nothing was changed."""
+    """A write that a stop interrupts may have been carried out, because its thread continues, and the text states that."""
     with RunningServer(db=migrated_postgres_url) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         with psycopg.connect(migrated_postgres_url) as other, psycopg.connect(migrated_postgres_url, autocommit=True) as watcher:
@@ -139,7 +139,7 @@ def test_write_that_a_stop_cuts_may_have_been_carried_out(migrated_postgres_url:
 
 
 def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
-    """A webhook under way when the server stops is answered 503 in the API's form."""
+    """A message to the webhook inbox that a stop interrupts gets a 503 in the API's format."""
     with Failpoints() as failpoints, RunningServer(db=migrated_file(tmp_path / "x.db"), env=failpoints.environment) as server:
         failpoints.arm("inbox.answer.before", "pause")
         with in_background(server, lambda client: client.post("/sandbox/inbox/default/box", {})) as message:
@@ -149,9 +149,9 @@ def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
 
 
 def test_stop_after_a_failed_try_leaves_no_doubt(tmp_path: Path) -> None:
-    """A locked SQLite file fails the first try to commit. A purchase that the stop cuts after it was not booked, and says so."""
+    """A purchase whose first commit failed at a lock, and which a stop interrupts then, was not booked, as its text states."""
     path = migrated_file(tmp_path / "cardwright.db")
-    # The first try ends after 3 s, SIGTERM cuts the request 2 s later, and its own limit would be 8.9 s.
+    # The first try ends after 3 s. SIGTERM interrupts the request 2 s later, before its limit of 8.9 s.
     with RunningServer(db=path, env={"CARDWRIGHT_ANSWER_LIMIT_S": "10"}) as server:
         with server.client() as client:
             card = api_fixtures.build(client, 1)[0]
@@ -166,7 +166,7 @@ def test_stop_after_a_failed_try_leaves_no_doubt(tmp_path: Path) -> None:
 
 
 def test_late_answer_to_a_commit_is_in_doubt(migrated_postgres_url: str) -> None:
-    """A COMMIT whose answer is late may still succeed: the text does not say that the connection was lost."""
+    """If the answer to COMMIT is late, the text states that the request may have been carried out."""
     user = {"token": "late"}
     with (
         RunningServer(db=migrated_postgres_url, env=HASTY) as server,
@@ -183,7 +183,7 @@ def test_late_answer_to_a_commit_is_in_doubt(migrated_postgres_url: str) -> None
 
 @pytest.mark.parametrize("verb", ["GET", "POST"])
 def test_texts_name_no_host(migrated_postgres_url: str, verb: str) -> None:
-    """The reason for callers names neither hosts nor files, which are in the log."""
+    """The reason in an answer names neither hosts nor files. The log has them."""
     with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         name = migrated_postgres_url.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""A repeat is the same body however it is written: every create route, every field, every way of writing its value."""
+"""Replays: a create request in another spelling is the same request, for every route, every field and every spelling."""
 
 import itertools
 import json
@@ -19,11 +19,11 @@ from tests.support.databases import chosen_databases, migrated_database, migrate
 from tests.support.server import Reply, RunningServer
 
 NO_CREATE = {
-    ("POST", "/v3/ping"): "echoes what it gets",
-    ("POST", "/sandbox/programs"): "its answer has credentials, which are told once only, so a repeat is refused",
-    ("POST", "/sandbox/whatif/authorization"): "makes nothing",
+    ("POST", "/v3/ping"): "echoes the body",
+    ("POST", "/sandbox/programs"): "its answer has credentials, which are shown only once, so a repeat is refused",
+    ("POST", "/sandbox/whatif/authorization"): "creates nothing",
 }
-"""Routes that take a token and store nothing under it."""
+"""Routes with a token in the body that are not idempotent creates, with the reasons."""
 
 TOKENS = (("token",), ("transaction_options", "transaction_token"))
 
@@ -31,7 +31,7 @@ TOKEN_TAKEN = (409, "409002")
 
 
 def token_path(place: Place) -> tuple[str, ...] | None:
-    """The place in the body of the token that the client chooses for what is made."""
+    """Return the path in the body of the token of the new object, or None."""
     shape = ALL[place].body
     paths = [field.path for field in fields_of(shape)] if shape is not None and place[0] == "POST" else []
     return next((path for path in TOKENS if path in paths), None)
@@ -64,7 +64,7 @@ ALWAYS: dict[str, dict[tuple[str | int, ...], Any]] = {
         ("config", "card_life_cycle", "expiration_offset", "value"): 3,
     },
 }  # fmt: skip
-"""What else a body must have for a field to be legal, by the beginning of route and path, or of the path alone."""
+"""Other values that a body needs for a field to be valid, by the beginning of route and path, or of the path alone."""
 
 NEEDED = {
     "user_token", "sender_user_token", "recipient_user_token", "/v3/authcontrols/exemptmids mid", "exempt_mids.add.mid",
@@ -74,19 +74,19 @@ NEEDED = {
     "/v3/cards fulfillment.card_personalization.text.name_line_1.value",
     "/v3/cardproducts config.fulfillment.card_personalization.text.name_line_1.value",
 }  # fmt: skip
-"""Fields that the shape lets a body leave out, and the rules do not."""
+"""Fields that are optional in the shape and required by the rules."""
 
 NEVER = {
     "business_token": "there are no businesses", "sender_business_token": "there are no businesses",
     "recipient_business_token": "there are no businesses", "use_mtls": "there is no client certificate",
     "programgateway_funding_source.enabled": "there are no gateway sources",
 }  # fmt: skip
-"""Fields of which no value is legal but the default."""
+"""Fields without a valid value except the default, with the reasons."""
 
 
 @pytest.fixture(scope="module")
 def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGraph]:
-    """One object of every kind, more of some, and money; without notifications."""
+    """Yield one object of every kind, more of some kinds, and money on the account. The webhook is inactive."""
     with (
         RunningServer(db=migrated_file(tmp_path_factory.mktemp("repeats") / "cardwright.db")) as server,
         server.client() as client,
@@ -106,7 +106,7 @@ def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGra
         }.items():
             reply = client.post(f"/v3/{path}", body)
             assert reply.status == 201, reply.text
-        # A notification of each of the thousands of purchases costs as much as the purchase, and no test here looks at one.
+        # Notifications of thousands of purchases would take as long as the purchases, and no test here reads them.
         hook = {name: value for name, value in made.body_of(("POST", "/v3/webhooks")).items() if name != "token"}
         assert client.put(f"/v3/webhooks/{EXAMPLE_TOKENS['webhook']}", {**hook, "active": False}).status == 200
         assert client.put("/v3/users/ana", {"ssn": "123456789", "birth_date": "2035-05-06"}).status == 200
@@ -115,17 +115,17 @@ def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGra
 
 
 def name_of(field: Field) -> str:
-    """The names that lead to a field, joined by dots."""
+    """Return the names of the path of a field, joined by dots."""
     return ".".join(part for part in field.path if isinstance(part, str))
 
 
 def is_listed(names: Any, place: Place, name: str) -> bool:
-    """Whether a field of a route is among these."""
+    """Return True if a field of a route is among these names."""
     return key_of(dict.fromkeys(names), place[1], name) is not None
 
 
 class Case:
-    """A route with one of its fields, and the bodies that differ in this field only."""
+    """A route and a field of its body, with bodies that differ only in this field."""
 
     numbers = itertools.count(1)
 
@@ -143,20 +143,20 @@ class Case:
                 for path, value in changes.items():
                     body = with_value(body, path, MISSING if value is None else value, shape)
         if place[1] == "/v3/depositaccounts":
-            # A user may have few of them.
+            # A user may have only a few deposit accounts.
             body["user_token"] = self.user = self.made("users")
         self.body = body
         key = key_of(VALUES, place[1], self.name)
         self.values = self._own_values(number) or (sample(field) if key is None else VALUES[key])
 
     def made(self, path: str, **body: Any) -> str:
-        """The token of a new object."""
+        """Create an object; return its token."""
         reply = self.client.post(f"/v3/{path}", body)
         assert reply.status == 201, reply.text
         return str(reply.json["token"])
 
     def _own_values(self, number: int) -> Values | None:
-        """Values that only this case can have."""
+        """Return values that only this case can have, or None if any valid values fit."""
         if self.name == "email":
             return f'"a{number}@example.com"', f'"b{number}@example.com"'
         if self.place[1] == "/v3/depositaccounts" and self.name == "user_token":
@@ -170,21 +170,21 @@ class Case:
 
     @property
     def defaults(self) -> list[str]:
-        """Values that mean the same as the field left out."""
+        """Values that mean the same as an absent field."""
         key = key_of(DEFAULTS, self.place[1], self.name)
         return [] if key is None else list(DEFAULTS[key])
 
     def is_in(self, names: Any) -> bool:
-        """Whether the field is among these."""
+        """Return True if the field is among these names."""
         return is_listed(names, self.place, self.name)
 
     def send(self, value: str) -> Reply:
-        """Sends the body with this JSON in the field."""
+        """Send the body with this JSON in the field."""
         text = json.dumps(with_value(self.body, self.field.path, MISSING if value == ABSENT else "@@", self.shape))
         return self.client.request(*self.place, text.replace('"@@"', value).encode())
 
     def undo(self, made: Reply) -> None:
-        """Switches off what only a few of can be active or unfinished."""
+        """Deactivate or delete an object of which only a few can be active or unfinished."""
         path = f"{self.place[1]}/{made.json.get('token')}"
         if self.place[1] == "/v3/webhooks" and made.json["active"]:
             config = {**self.body["config"], "url": "http://127.0.0.1:1/"}
@@ -199,7 +199,7 @@ class Case:
 
 
 def leaves_of(place: Place) -> list[Field]:
-    """The fields of a body that hold a value, and the objects of which only one field may be given."""
+    """Return the fields of a body that hold a value. An object that must not be blank counts as one field."""
     shape = ALL[place].body
     assert shape is not None
     leaves, within = list[Field](), list[tuple[str | int, ...]]()
@@ -217,24 +217,24 @@ def leaves_of(place: Place) -> list[Field]:
 
 
 def default_of(case: Case, made: Reply) -> str | None:
-    """The default of a field that was left out, as JSON: what the answer shows, else what the shape says."""
+    """Return the default of an absent field as JSON: the value in the answer, else the default of the shape."""
     shown = made.json
     for part in case.field.path:
         shown = shown.get(part) if isinstance(shown, dict) else None
     if case.place[1] == "/v3/cardtransitions":
-        # Its answer says of every claim whether it was right.
+        # Its answer has the result of each validation instead of the value.
         shown = None
     shown = case.field.default if shown is None else shown
     return None if shown is None else json.dumps(shown)
 
 
 def is_default(value: str, defaults: list[str]) -> bool:
-    """Whether a value is one of those that mean the same as the field left out."""
+    """Return True if a value means the same as an absent field."""
     return json.loads(value) in [json.loads(default) for default in defaults]
 
 
 def check_field(object_graph: ObjectGraph, place: Place, field: Field) -> Iterator[tuple[str, ...]]:
-    """Tries a field: left out, and with a value. Yields what is wrong."""
+    """Send the field absent and with a value, in several spellings. Yield the faults."""
     defaults: list[str] = []
     name = name_of(field)
     for given in (False, True):
@@ -268,18 +268,18 @@ def check_field(object_graph: ObjectGraph, place: Place, field: Field) -> Iterat
 
 
 def is_same(first: Reply, reply: Reply) -> bool:
-    """Whether an answer is the first one again."""
+    """Return True if an answer equals the first one."""
     return (reply.status, identity(reply.json)) == (first.status, identity(first.json))
 
 
 def identity(answer: Any) -> Any:
-    """What tells an object from others; a backtest goes on by itself, so only its token does."""
+    """Return the comparable part of an answer. A backtest runs in the background, so only its token is compared."""
     return answer["token"] if isinstance(answer, dict) and "progress" in answer else answer
 
 
 @pytest.mark.parametrize("place", CREATES, ids=" ".join)
 def test_every_field_in_every_writing(object_graph: ObjectGraph, place: Place) -> None:
-    """Another writing of the same value gets the first object again; another value is refused as another body."""
+    """Another spelling of a value gets the first object again, and another value is refused with 409."""
     faults = [fault for field in leaves_of(place) for fault in check_field(object_graph, place, field)]
     for fault in faults:
         print("FAULT", fault)
@@ -287,7 +287,7 @@ def test_every_field_in_every_writing(object_graph: ObjectGraph, place: Place) -
 
 
 def test_times_are_known() -> None:
-    """Every text with the name of a time is read as one, or is known to be kept as it is."""
+    """Every text field with the name of a time is in TIMES, or is in TEXTS because it is stored unchanged."""
     fields = [field for place in CREATES for field in leaves_of(place) if isinstance(bare(field.types[0]), inspect.StrType)]
     times = {str(field.path[-1]) for field in fields if str(field.path[-1]).endswith(("_date", "_time"))}
     assert times <= {key.rpartition(" ")[2] for key in TIMES} | TEXTS
@@ -297,7 +297,7 @@ def test_times_are_known() -> None:
 
 
 def rewritten(value: Any, shape: type[msgspec.Struct] | None) -> Any:
-    """The same body: keys in the other order, unknown fields, nulls, and numbers as text."""
+    """Return the same body with the keys in reverse order, an unknown field, nulls, and numbers as text."""
     match value:
         case dict() if shape is None:
             return dict(reversed(value.items()))
@@ -320,7 +320,7 @@ def rewritten(value: Any, shape: type[msgspec.Struct] | None) -> Any:
 
 
 def shape_in(kind: inspect.Type) -> type[msgspec.Struct] | None:
-    """The shape of the objects that a field may hold."""
+    """Return the shape of the objects in a field, or None."""
     kinds = [bare(member) for member in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))]
     kinds = [bare(member.item_type) if isinstance(member, inspect.VarTupleType) else member for member in kinds]
     return next((member.cls for member in kinds if isinstance(member, inspect.StructType)), None)
@@ -328,7 +328,7 @@ def shape_in(kind: inspect.Type) -> type[msgspec.Struct] | None:
 
 @pytest.mark.parametrize("kind", chosen_databases())
 def test_whole_bodies(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """A body with everything written otherwise is the same body, and one under the token of another request is not."""
+    """A body with other spellings everywhere is a replay, and a body under the token of another request is refused."""
     with (
         migrated_database(kind, request, tmp_path) as address, RunningServer(db=address) as server, server.client() as client,
     ):  # fmt: skip
@@ -348,7 +348,7 @@ def test_whole_bodies(kind: str, request: pytest.FixtureRequest, tmp_path: Path)
             object_graph.undo(place)
             if token == TOKENS[1]:
                 used[f"whole-{number}"] = place, body
-        # All simulations share one space of tokens: the same body sent to another path is another request.
+        # All simulations share one set of tokens, so the same body on another path is another request.
         codes = [
             client.request(*place, body).json.get("error_code")
             for chosen, (_, body) in used.items() for number, (place, _) in used.items() if number != chosen

@@ -1,4 +1,4 @@
-"""The same seed and the same calls give the same bytes, over every kind of resource."""
+"""Seeds: the same seed and the same calls give the same bytes for every kind of resource."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +11,16 @@ from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import Client, Reply, RunningServer
 
 TIMED = {("GET", "/sandbox/deliveries")}
-"""What tells how long something really took, or in which order it happened to arrive."""
+"""Routes whose answers depend on real time or on the order of arrival."""
 
 UNFINISHED = ("QUEUED", "RUNNING")
-"""States of what goes on by itself: how often one of them is seen depends on the machine."""
+"""States of background work. The number of answers with them depends on the speed of the machine."""
 
 ENDS_ALL = ("POST", "/sandbox/reset")
 
 
 class Recorder(Client):
-    """A client that keeps everything that it was told, but for how far something was that goes on by itself."""
+    """A client that records all answers, except those about unfinished background work."""
 
     exchanges: list[tuple[str, int, str]]
 
@@ -33,13 +33,13 @@ class Recorder(Client):
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Receiver]:
-    """Where both instances send their notifications: the address is in what they answer."""
+    """Yield one receiver for the notifications of both instances, because the answers contain its address."""
     with a_receiver() as receiver:
         yield receiver
 
 
 def story(folder: Path, seed: int, root_url: str) -> list[tuple[str, int, str]]:
-    """A fresh instance, whose clock stands still; every route in the same order; every byte of every answer."""
+    """Call every route of a new instance with a frozen clock, in a fixed order; return all recorded answers."""
     with RunningServer(db=str(folder / "cardwright.db"), seed=seed) as server:
         client = Recorder(server.root_url, server.application_token, server.access_token)
         object_graph = ObjectGraph(client, root_url, "default", "seeded")
@@ -50,7 +50,7 @@ def story(folder: Path, seed: int, root_url: str) -> list[tuple[str, int, str]]:
 
 
 def tell(object_graph: ObjectGraph, place: Place) -> None:
-    """Calls a route in every way that leads to something; what is timed by the real clock is called and not kept."""
+    """Call a route with working values. Answers of routes in TIMED are not recorded."""
     kept = len(object_graph.client.__dict__["exchanges"])
     values = FRUITLESS.get(place[1]) or working_values(object_graph, place) or ("nobody",) * place[1].count("{")
     ask(object_graph, place, values)
@@ -59,7 +59,7 @@ def tell(object_graph: ObjectGraph, place: Place) -> None:
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, elsewhere: Receiver) -> None:
-    """Two fresh instances with one seed give the same bytes, call by call, on every route."""
+    """Two new instances with one seed give the same bytes in each call of every route."""
     first, second = (tmp_path / name for name in ("first", "second"))
     first.mkdir()
     second.mkdir()
@@ -70,7 +70,7 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, elsewhere: Receiver) -> No
 
 
 def test_a_reset_begins_again(tmp_path: Path, elsewhere: Receiver) -> None:
-    """After a reset the same calls give the same bytes as at first."""
+    """After a reset, the same calls give the same bytes as before it."""
     with RunningServer(db=str(tmp_path / "cardwright.db"), seed=7) as server:
         client, stories = Recorder(server.root_url, server.application_token, server.access_token), []
         for _ in range(2):
@@ -82,7 +82,7 @@ def test_a_reset_begins_again(tmp_path: Path, elsewhere: Receiver) -> None:
 
 
 def test_other_seeds_give_other_bytes(tmp_path: Path, elsewhere: Receiver) -> None:
-    """The seed is what decides: with another one the server-made tokens are others."""
+    """Instances with different seeds give different generated tokens."""
     texts = []
     for seed in (7, 8):
         folder = tmp_path / str(seed)

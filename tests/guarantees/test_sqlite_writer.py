@@ -1,4 +1,4 @@
-"""The process that writes SQLite for a server: when it is killed the server goes on, and it never outlives its server."""
+"""SQLite's writer process: the server replaces it after a kill, and it ends with the server."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def writer_of(server: RunningServer) -> int | None:
-    """The id of the process, if there is one that is not about to be buried."""
+    """Return the id of the writer process, or None if there is none that is alive."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -38,12 +38,12 @@ def is_alive(pid: int) -> bool:
     try:
         return b"sqlite_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        # It went, perhaps just now.
+        # The process has ended.
         return False
 
 
 def test_a_killed_writer_is_replaced(server: RunningServer) -> None:
-    """Some purchases may be answered that the service is unavailable, the next ones are decided, and the books are right."""
+    """After a kill of the writer, some purchases may get 503, later ones are decided, and all invariants hold."""
     shop = Shop(server)
     before = shop.buy(10)
     writer = writer_of(server)
@@ -53,7 +53,7 @@ def test_a_killed_writer_is_replaced(server: RunningServer) -> None:
     while (answer := shop.simulate("authorization", card_token="jit", amount=10, mid="m1")).status != 201:
         assert answer.status == 503, answer.text
         refused += 1
-        assert refused < 10, "the writer was not replaced"
+        assert refused < 10, "the writer process was not replaced"
     assert shop.client.get(f"/transactions/{before['token']}").status == 200
     assert len(shop.client.get("/transactions?type=authorization").json["data"]) == 2
     assert writer_of(server) not in (None, writer)
@@ -65,7 +65,7 @@ def test_a_killed_writer_is_replaced(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_it_ends_with_its_server(server: RunningServer, end: str) -> None:
-    """Whether the server is stopped or killed, nobody is left who could write to the file."""
+    """The writer process ends when its server is stopped or killed."""
     writer = writer_of(server)
     assert writer is not None
     getattr(server, end)()
