@@ -1,15 +1,15 @@
-"""What tests and benchmarks share: a PostgreSQL of their own, a running server, documentation that runs."""
+"""Helpers of tests and benchmarks: a private PostgreSQL, a running server, a runner of the documentation, a free port."""
 
 import random
 import socket
 
-# Below every system's ephemeral range, so that no outgoing connection takes the port between our look and its use.
+# Below the ephemeral range of every system, so that no outgoing connection takes the port between the check and its use.
 _PORTS = range(15_000, 32_000)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on `host` that nobody listens on now; another process may still be faster, so callers try again."""
-    # Seeded by the system, whatever a test has done to the global generator: two processes must not draw alike.
+    """Return a TCP port on `host` without a listener. Another process may take it before its use, so callers retry."""
+    # A generator of the system, because tests seed the global one and two processes must draw different ports.
     dice = random.SystemRandom()
     for _ in range(100):
         port = dice.choice(_PORTS)

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests: found on the machine, driven over the DevTools protocol, and removed with its profile."""
+"""Browser: a headless Chromium of the machine, controlled over the DevTools protocol, with a temporary profile."""
 
 import contextlib
 import fcntl
@@ -73,8 +73,8 @@ def find_chromium() -> str | None:
 class Browser:
     """A Chromium process with an empty profile: `with Browser(path) as browser, browser.new_page() as page`.
 
-    JSON messages, each followed by a NUL byte, travel over two pipes, which are the file descriptors 3 and 4 of Chromium. It ends
-    by itself when the pipes close, as after a killed test run. Not for several threads.
+    JSON messages, each followed by a NUL byte, pass through two pipes, the file descriptors 3 and 4 of Chromium. Chromium ends
+    when the pipes close, as after a killed test run. Not safe for several threads.
     """
 
     def __init__(self, path: str) -> None:
@@ -86,7 +86,7 @@ class Browser:
         command = [path, *FLAGS, f"--user-data-dir={Path(self._home.name, 'profile')}"]
         commands, self._commands = os.pipe()
         self._messages, messages = os.pipe()
-        # The child's ends are copied above 4 first, because the first dup2 would close the second pipe if that were 3 or 4.
+        # The child's ends are first copied above 4, because the first dup2 would close the second pipe if it were 3 or 4.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (commands, messages)]
         actions: list[Any] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -94,7 +94,7 @@ class Browser:
             (os.POSIX_SPAWN_DUP2, 1, 2),
             *((os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends, 3)),
         ]
-        # Chromium writes below these, too, in spite of its --user-data-dir.
+        # Chromium writes to these folders too, despite --user-data-dir.
         folders = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), self._home.name)
         # posix_spawn and not subprocess, which cannot pass a descriptor under a given number.
         self._pid = os.posix_spawn(path, command, {**os.environ, **folders}, file_actions=actions, setpgroup=0)
@@ -102,7 +102,7 @@ class Browser:
             os.close(end)
 
     def new_page(self) -> "Page":
-        """Return a new page with empty storage of its own."""
+        """Return a new page with separate, empty storage."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -115,7 +115,7 @@ class Browser:
         """Return the result of a DevTools command. Raises BrowserError."""
         number, deadline = next(self._ids), time.monotonic() + LIMIT_SECONDS
         message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
-        # The pipe is broken if Chromium has ended; then reading raises the error with its output.
+        # If Chromium has ended, the pipe is broken, and reading raises the error with its output.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._commands, json.dumps(message).encode() + b"\0")
         while (answer := self._next_message(method, deadline)).get("id") != number:
@@ -184,7 +184,7 @@ class Page:
                 self.errors.append(f"{entry['text']} ({entry.get('url', 'no URL')})")
 
     def requests_to_others(self, root_url: str) -> list[str]:
-        """Return the requested URLs that are neither below ``root_url`` nor without a host, as data: is."""
+        """Return the requested URLs with another host than ``root_url``. URLs without a host, such as data:, do not count."""
         return [url for url in self.requests if urlsplit(url).netloc not in ("", urlsplit(root_url).netloc)]
 
     def navigate(self, url: str) -> None:
@@ -194,9 +194,9 @@ class Page:
         self.wait_for("document.readyState === 'complete'")
 
     def evaluate(self, script: str, *arguments: object) -> Any:
-        """Return the JSON value of a JavaScript expression, of its promise if it is one. Raises BrowserError if it throws.
+        """Return the JSON value of a JavaScript expression, or of its promise. Raises BrowserError if it throws.
 
-        With ``arguments`` the script is a function, and the value is what it returns for them.
+        With ``arguments`` the script is a function, and the value is its result for them.
         """
         expression = f"({script})(...{json.dumps(arguments)})" if arguments else script
         answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)

@@ -1,4 +1,4 @@
-"""Messages as the rows of a text table: each is decided by the engine, and the row says what must come of it."""
+"""Messages as rows of a text table: the engine decides each message, and its row has the expected outcome."""
 
 import re
 from typing import Any
@@ -41,10 +41,10 @@ FOLLOWS = {"clear": Clearing, "reverse": Reversal, "advise": Advice, "refund": R
 REFUNDS = {"announce": ANNOUNCED_REFUND, "pinrefund": PIN_REFUND}
 
 LETTERS = dict(zip("FAHSCTOD", JOURNAL_ACCOUNTS, strict=True))
-"""Accounts of the journal in a row: funding source, available, held, settlement, (fees, transit,) overdraft, (deposits)."""
+"""Letters of the accounts in a row: funding source, available, held, settlement, (fees, transit,) overdraft, (deposits)."""
 
 SHORT = {".auth_plus_capture": "", "authorization": "auth"}
-"""What a row leaves out of the name of a type, or shortens."""
+"""Parts of a type's name that a row omits or shortens."""
 
 PRODUCTS: dict[str, dict[str, Any]] = {
     "jit": {"jit": "PROGRAM_FUNDING_SOURCE", "transaction_controls": {"allow_quasi_cash": True}},
@@ -57,11 +57,11 @@ PRODUCTS: dict[str, dict[str, Any]] = {
     "dry": {"jit": "PROGRAM_FUNDING_SOURCE", "source": "dry"},
     "fenced": {"jit": "GPA", "transaction_controls": {"allow_gpa_auth": False}},
 }
-"""Card products: what differs from a product whose cards are active at once and take cash from machines."""
+"""Card products: differences from a product with cards that are active at once and can withdraw cash."""
 
 
 def populate(platform: InProcessPlatform) -> None:
-    """The products."""
+    """Create the funding sources and the card products."""
     platform.make("fundingsources/program", name="Bank", token="bank")
     platform.make("fundingsources/program", name="Dry", token="dry", active=False)
     for name, settings in PRODUCTS.items():
@@ -74,7 +74,7 @@ def populate(platform: InProcessPlatform) -> None:
 
 
 def check_table(platform: InProcessPlatform, product: str, table: str) -> None:
-    """Has every row of a table decided, on a new account with a card of the product, and compares what came of it."""
+    """Decide every row of a table, on a new account with a card of the product; assert the outcomes and all invariants."""
     till = Till(platform, product)
     expected = rows_of(table)
     assert expected
@@ -83,12 +83,12 @@ def check_table(platform: InProcessPlatform, product: str, table: str) -> None:
 
 
 class Till:
-    """Turns a table's words into messages about one card, and outcomes into a table's words.
+    """Conversion of a table's words to messages of one card, and of outcomes to a table's words.
 
-    ``auth 20+5`` is a purchase with cash back, ``auth 20 alone`` one at a terminal that takes no partial approval, ``auth 20
-    hold 3h`` a pre-authorization; ``grow 5 of 1`` an increment of what row 1 began; ``reverse 5 of 1 told`` an advice of a
-    reversal, ``force 5 as cash`` a clearing of no cash that was asked for, ``within 3`` one that looks back
-    three days; ``wait 7d`` lets time pass; ``expire 1`` comes from the timers.
+    ``auth 20+5`` is a purchase with cash back. ``auth 20 alone`` is a purchase at a terminal without partial approvals.
+    ``auth 20 hold 3h`` is a pre-authorization, and ``grow 5 of 1`` an increment of the chain of row 1. ``reverse 5 of 1 told`` is
+    an advice of a reversal, and ``within 3`` a reversal with a window of three days. ``force 5 as cash`` is a forced clearing of
+    cash. ``wait 7d`` moves the clock, and ``expire 1`` is an expiry from the timers.
     """
 
     def __init__(self, platform: InProcessPlatform, product: str) -> None:
@@ -99,7 +99,7 @@ class Till:
         self.outcomes: list[CardResult | None] = []
 
     def row(self, words: str) -> str:
-        """The row of the table as it really is."""
+        """Run a row; return it with the real outcome."""
         verb, *rest = words.split()
         if verb == "wait":
             return self._wait(words, rest[0])
@@ -156,7 +156,7 @@ class Till:
 
 
 def row_of(platform: InProcessPlatform, outcome: CardResult) -> str:
-    """Type, state and code; order; impact, ledger and available; postings. The load's side is rendered too and must agree."""
+    """Return type, state and code; order; impact, ledger and available; legs. Assert that the load's side agrees."""
     fragments, source, row = outcome.card.fragments, outcome.source.fragments if outcome.source else None, outcome.row
     document: dict[str, Any] = msgspec.json.decode(render(row, fragments, source))
     order = document.get("gpa_order") or document.get("gpa_order_unload")
@@ -182,7 +182,7 @@ def row_of(platform: InProcessPlatform, outcome: CardResult) -> str:
 
 
 def postings(platform: InProcessPlatform, row_id: int) -> str:
-    """The legs of an entry, such as ``F-10 H+10``."""
+    """Return the legs of a journal entry, such as ``F-10 H+10``."""
     columns = [journal.c[account] for account in LETTERS.values()]
     with platform.database.read() as db:
         units_of_accounts = db.execute(select(*columns).where(journal.c.id == row_id)).one_or_none()
@@ -192,6 +192,6 @@ def postings(platform: InProcessPlatform, row_id: int) -> str:
 
 
 def rows_of(table: str) -> list[str]:
-    """The rows of a table with single spaces; a remark after ``#`` is no part of its row."""
+    """Return the rows of a table with single spaces and without comments after ``#``."""
     lines = [line.split("#")[0] for line in table.strip().splitlines()]
     return [" | ".join(re.sub(r"\s+", " ", cell.strip()) for cell in line.split("|")) for line in lines[1:] if "|" in line]

@@ -1,4 +1,4 @@
-"""Databases of tests: the kinds that a test runs on, an empty or a migrated one of either kind, and the check of its books."""
+"""Databases of tests: the selected kinds, an empty or a migrated database of either kind, and the check of its books."""
 
 import os
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ DATABASES = ("sqlite", "postgresql")
 
 
 def chosen_databases() -> tuple[str, ...]:
-    """All kinds, or the one that CARDWRIGHT_TEST_DB names."""
+    """Return all kinds, or only the kind in CARDWRIGHT_TEST_DB. Raises UsageError for an unknown one."""
     name = os.environ.get("CARDWRIGHT_TEST_DB", "").strip().lower().replace("postgresql", "postgres")
     chosen = {"": DATABASES, "sqlite": ("sqlite",), "postgres": ("postgresql",)}.get(name)
     if chosen is None:
-        raise pytest.UsageError(f"CARDWRIGHT_TEST_DB is {name!r}, but there are only: sqlite, postgres")
+        raise pytest.UsageError(f"CARDWRIGHT_TEST_DB is {name!r}; accepted: sqlite, postgres")
     return chosen
 
 
 @contextmanager
 def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The address of an empty database: a file in ``folder`` for SQLite, a DSN for PostgreSQL, where it is dropped at the end."""
+    """Yield the address of an empty database: a file in ``folder`` for SQLite, a DSN for PostgreSQL, dropped at the end."""
     if kind == "sqlite":
         yield str(folder / "cardwright.db")
         return
@@ -41,9 +41,9 @@ def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> I
 
 @contextmanager
 def migrated_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The address of a database that has all tables and no rows, otherwise as ``empty_database``.
+    """Yield the address of a database with all tables and no rows. Otherwise like ``empty_database``.
 
-    It is a copy of a template, which takes a tenth of the time of the migrations.
+    It is a copy of a template. A copy takes a tenth of the time of the migrations.
     """
     if kind == "sqlite":
         yield migrated_file(folder / "cardwright.db")
@@ -57,7 +57,7 @@ def migrated_database(kind: str, request: pytest.FixtureRequest, folder: Path) -
 
 
 def migrated_file(path: Path) -> str:
-    """Write a SQLite database that has all tables and no rows; return its address."""
+    """Write a SQLite database with all tables and no rows; return its address."""
     path.write_bytes(_migrated_bytes())
     return str(path)
 
@@ -77,6 +77,6 @@ def migrate_address(address: str) -> None:
 
 
 def check_books(database: Database) -> None:
-    """Raises AssertionError when an invariant of the ledger is broken."""
+    """Assert all invariants of the ledger."""
     report = verify(database)
     assert report.is_sound, report.violations

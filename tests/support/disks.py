@@ -1,4 +1,4 @@
-"""Surroundings that refuse: a disk that is full, and a user without powers."""
+"""Restricted environments: a small disk that can be filled, and an unprivileged user."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.postgres import Account, owner_account
 
 @contextmanager
 def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
-    """A file system of its own in ``folder``; skips the test where mounting is not allowed."""
+    """Mount a file system of this size at ``folder`` and yield the folder. Skips the test if mounting is not permitted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
@@ -28,7 +28,7 @@ def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
 
 
 def fill(folder: Path, left: int = 0) -> Path:
-    """Fill the file system but for ``left`` bytes; return the file that fills it."""
+    """Fill the file system except for ``left`` bytes; return the path of the file that fills it."""
     path = folder / "filler"
     space = os.statvfs(folder)
     with path.open("wb") as file:
@@ -37,7 +37,10 @@ def fill(folder: Path, left: int = 0) -> Path:
 
 
 def without_powers(folder: Path) -> dict[str, Any]:
-    """Options of ``subprocess`` for a user to whom permissions apply, who owns ``folder``; skips where there is none."""
+    """Return options of ``subprocess`` for an unprivileged user, and make the user own ``folder``.
+
+    Skips the test if that user cannot import Cardwright.
+    """
     account = owner_account()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)

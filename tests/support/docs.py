@@ -1,4 +1,4 @@
-"""Reads fenced blocks out of Markdown, runs them as a reader would, and compares what they print with what is shown."""
+"""Documentation blocks: reads fenced blocks of Markdown, runs them in order, and compares their output with the page."""
 
 import contextlib
 import io
@@ -18,18 +18,18 @@ RUNNABLE = SHELL | {"python"}
 BLOCK_SECONDS = 120
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<info>.*)$")
-# "Output:", "It answers:" and the like may stand between a block and what it prints.
+# A line such as "Output:" may stand between a block and its output.
 LEAD_IN = re.compile(r"^\s*\S.{0,120}:\s*$")
 
-# The line before a block that is the text of a file, or lines of it.
+# The line before a block that creates or changes a file.
 TARGET = re.compile(r"^(?:Create|Change) `(?P<path>[^`]+)`[^`]*:$")
 
-# What differs from run to run is made equal on both sides before they are compared.
+# Values that differ between runs are replaced on both sides before the comparison.
 CHANGING = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?"), "<time>"),
 )
-# Codes that are drawn anew each time; only their shape is compared, unless the block gives a seed.
+# Fields with random codes. Only their shape is compared, unless the block has a seed.
 DRAWN = frozenset(("approval_code", "barcode", "cvv_number", "expiration", "last_four", "network_reference_id", "pan", "stan"))
 
 SEEDED = re.compile(r"--seed \d+")
@@ -41,7 +41,7 @@ CODE_SPAN = re.compile(r"`((?:make|cardwright) [^`\n]+)`")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One fenced block. `shown` is the output that the page promises for it, `kind` whether that is json or text.
+    """A fenced block. `shown` is the output that the page shows for it, and `kind` is json or text.
 
     `target` is the path of the file that the block creates or changes, if the line before it names one.
     """
@@ -65,12 +65,12 @@ class Block:
 
     @property
     def reason(self) -> str:
-        """Why it is not run; empty when nobody said why."""
+        """The reason that the block is not run, or an empty text if the page has none."""
         return " ".join(self.words[1:])
 
 
 def fenced(file: Path) -> Iterator[tuple[Block, list[str]]]:
-    """Each block with the lines between the block before and itself."""
+    """Yield each block with the lines between the previous block and this one."""
     between: list[str] = []
     lines = iter(enumerate(file.read_text(encoding="utf-8").splitlines(), start=1))
     for number, line in lines:
@@ -91,7 +91,7 @@ def fenced(file: Path) -> Iterator[tuple[Block, list[str]]]:
 
 
 def blocks_of(file: Path) -> list[Block]:
-    """All blocks of a page; a json or text block right after one that runs becomes its `shown` output."""
+    """Return all blocks of a page. A json or text block right after a block that runs becomes its `shown` output."""
     blocks: list[Block] = []
     pairable = False
     for block, between in fenced(file):
@@ -110,7 +110,7 @@ def blocks_of(file: Path) -> list[Block]:
 
 
 def _session(block: Block) -> Block:
-    """A console block is a dialogue: `$ ` and `> ` begin what is typed, all other lines are what is printed."""
+    """Return a console block as commands and output. Lines with `$ ` or `> ` are commands, all other lines are output."""
     typed = [line[2:] for line in block.text.splitlines() if line.startswith(("$ ", "> "))]
     printed = [line for line in block.text.splitlines() if not line.startswith(("$ ", "> "))]
     shown = "\n".join(printed) if any(line.strip() for line in printed) else None
@@ -118,7 +118,7 @@ def _session(block: Block) -> Block:
 
 
 def write_target(block: Block, folder: Path) -> None:
-    """Create or change the file that the block names, as a reader would. Raises AssertionError if it does not fit.
+    """Create or change the file that the block names. Raises AssertionError if it does not fit.
 
     A diff has no line numbers: its lines must be in the file once, and `@@` separates several places.
     """
@@ -139,14 +139,14 @@ def write_target(block: Block, folder: Path) -> None:
 
 
 def commands_of(file: Path) -> set[tuple[str, str]]:
-    """Every `make X` and `cardwright X` that a page tells its reader to type, also inside a sentence."""
+    """Return every `make X` and `cardwright X` of a page, in blocks and in code spans."""
     shell = "\n".join(block.text for block in blocks_of(file) if block.language in SHELL)
     prose = "\n".join(line for _, between in fenced(file) for line in between)
     return set(COMMAND.findall(shell)) | set(COMMAND.findall("\n".join(CODE_SPAN.findall(prose))))
 
 
 class Reader:
-    """Somebody who types a page's blocks one after the other: one bash and one Python for the whole page."""
+    """A runner of a page's blocks in order, with one bash and one Python namespace for the whole page."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self._folder = folder
@@ -157,7 +157,7 @@ class Reader:
         self._type("set -eu -o pipefail")
 
     def run(self, block: Block) -> str:
-        """What the block prints to stdout. Raises AssertionError when it fails or hangs."""
+        """Run a block; return its stdout. Raises AssertionError if it fails or takes more than BLOCK_SECONDS."""
         return self._python(block) if block.language == "python" else self._shell(block)
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Reader:
     def _shell(self, block: Block) -> str:
         script, out, err = (self._folder / f".block-{block.line}.{ending}" for ending in ("sh", "out", "err"))
         script.write_text(block.text)
-        # Sourced, so that variables stay; from a file, so that a command that reads stdin does not eat the rest.
+        # The block is sourced, so that variables stay. It is in a file, so that a command cannot read the next blocks from stdin.
         self._type(f"source '{script}' </dev/null >'{out}' 2>'{err}'\necho done")
         assert self._bash.stdout is not None
         alarm = threading.Timer(BLOCK_SECONDS, os.killpg, (self._bash.pid, signal.SIGKILL))
@@ -193,7 +193,7 @@ class Reader:
 
     def _python(self, block: Block) -> str:
         printed = io.StringIO()
-        # Empty lines before it make the traceback tell the page's own line numbers.
+        # The empty lines before it give the traceback the line numbers of the page.
         code = compile("\n" * block.line + block.text, str(block.file), "exec")
         with contextlib.redirect_stdout(printed):
             try:
@@ -204,7 +204,7 @@ class Reader:
 
 
 def difference(block: Block, printed: str) -> str | None:
-    """What is wrong with the output, or None. `…` and `...` stand for anything."""
+    """Return the difference between the output and the page, or None. `…` and `...` match any text."""
     if block.shown is None:
         return None
     if block.kind == "json":
@@ -214,10 +214,10 @@ def difference(block: Block, printed: str) -> str | None:
 
 
 def parse_shown(text: str) -> Any:
-    """JSON in which `…` may stand for itself: for further entries of an object, or as the last entry of a list."""
-    # Strings are matched first and kept, so that only an ellipsis outside them becomes a string of its own …
+    """Parse JSON with `…` outside strings: as a value, for more fields of an object, or as the last entry of a list."""
+    # Strings are matched first and kept, so only an ellipsis outside them becomes a string.
     text = re.sub(rf"({STRING})|\.\.\.|…", lambda m: m[1] or '"…"', text)
-    # … which goes away again where an object has it without a key. One after a colon is a value and stays.
+    # In an object, such a string without a key is removed. After a colon it is a value and stays.
     alone = rf'(:\s*)?(?:,?\s*"…"(?=\s*}})|"…"\s*,\s*(?={STRING}\s*:))'
     return json.loads(re.sub(alone, lambda m: m[0] if m[1] else "", text))
 
@@ -225,7 +225,7 @@ def parse_shown(text: str) -> Any:
 def _parse_printed(text: str) -> Any:
     with contextlib.suppress(ValueError):
         return json.loads(text)
-    # A block may print other things first; its last line is then the answer.
+    # A block may print other lines first. Then its last line is the answer.
     with contextlib.suppress(ValueError, IndexError):
         return json.loads(text.strip().splitlines()[-1])
     return text
@@ -251,7 +251,7 @@ def _json_difference(path: str, shown: Any, real: Any, drawn: Set[str]) -> str |
         case str(), str():
             return None if _fits(shown, real) else f"{path}: shown {shown!r}, came {real!r}"
         case _:
-            # In Python true equals 1, on the wire it does not.
+            # In Python True equals 1; on the wire it does not.
             same = shown == real and isinstance(shown, bool) == isinstance(real, bool)
             return None if same else f"{path}: shown {shown!r}, came {real!r}"
     return next((text for pair in pairs if (text := _json_difference(*pair, drawn))), None)
@@ -262,7 +262,7 @@ def _shape(value: Any) -> Any:
 
 
 def _fits(shown: str, real: str) -> bool:
-    # As it stands first: "2026-…Z" is a part of a time, and would not be one of the wholes that are made equal.
+    # Unchanged texts first: "2026-…Z" matches a time only before times are replaced.
     return _matches(shown, real) or _matches(_constant(shown), _constant(real))
 
 

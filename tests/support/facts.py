@@ -1,4 +1,4 @@
-"""What a server's SQLite file keeps of its users for the decisions: their facts, and the revisions under which they hold."""
+"""User facts: reads from a server's SQLite file the facts of users for decisions, with their revisions."""
 
 import sqlite3
 from pathlib import Path
@@ -9,7 +9,7 @@ from cardwright.core.snapshot import UserFact
 
 
 def facts_of(database: Path, user_token: str) -> list[tuple[int, UserFact]]:
-    """What the history says of a user, with the revision of each word, the oldest first."""
+    """Return the facts of a user in the history with their revisions, the oldest first."""
     with sqlite3.connect(database) as db:
         rows = db.execute(
             "SELECT h.revision, h.doc FROM config_history h JOIN users u ON u.id = h.object_id"
@@ -20,7 +20,7 @@ def facts_of(database: Path, user_token: str) -> list[tuple[int, UserFact]]:
 
 
 def revision_of(database: Path, user_token: str) -> int:
-    """The revision of the account that a user draws on."""
+    """Return the revision of a user's account."""
     with sqlite3.connect(database) as db:
         query = "SELECT h.revision FROM holders h JOIN users u ON u.holder_id = h.id WHERE u.token = ?"
         return int(db.execute(query, [user_token]).fetchone()[0])

@@ -1,4 +1,4 @@
-"""A folder of failpoints, which a test arms while the process under test runs."""
+"""Failpoints: a folder of failpoints that a test arms while the process under test runs."""
 
 import tempfile
 import time
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Self
 
 REACH_S = 30.0
-"""The longest wait for a failpoint; only a safety limit."""
+"""Maximum wait for a failpoint, in seconds; only a safety limit."""
 
 
 class Failpoints:
-    """Arms failpoints (``kit/failpoints.py``) of the processes that get ``environment``: `with Failpoints() as failpoints`."""
+    """Failpoints (``kit/failpoints.py``) of the processes with ``environment``: `with Failpoints() as failpoints`."""
 
     def __init__(self) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="cardwright-failpoints-")
@@ -18,24 +18,24 @@ class Failpoints:
 
     def arm(self, name: str, action: str) -> None:
         """Arm a failpoint with an action such as ``kill 7`` or ``pause``."""
-        # Written elsewhere and renamed: a process never reads half of it.
+        # The file is written under another name and renamed, so that no process reads a part of it.
         new = Path(self._home.name, f".{name}")
         new.write_text(action)
         new.rename(new.with_name(name))
 
     def is_reached(self, name: str) -> bool:
-        """Whether a process pauses at the failpoint."""
+        """Return True if a process pauses at the failpoint."""
         return self._reached(name).exists()
 
     def wait(self, name: str, seconds: float = REACH_S) -> bool:
-        """Wait until a process pauses at the failpoint; return whether it does."""
+        """Wait until a process pauses at the failpoint, at most ``seconds``; return True if one does."""
         deadline = time.monotonic() + seconds
         while not self.is_reached(name) and time.monotonic() < deadline:
             time.sleep(0.002)
         return self.is_reached(name)
 
     def release(self, name: str) -> None:
-        """Let the paused process go on, or disarm the failpoint if no process has reached it."""
+        """Let the paused process continue, or disarm the failpoint if no process has reached it."""
         self._reached(name).unlink(missing_ok=True)
         Path(self._home.name, name).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Fixtures that many modules of tests want, each a line there: a server for all its tests, and a program for each of them."""
+"""Shared fixtures, each a single line in a module of tests: a server for all its tests, and a program for each test."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,10 +14,10 @@ from tests.support.shop import Shop
 
 
 def shared_server(databases: Sequence[str] | None = None, **options: Any) -> Any:
-    """The fixture ``server``: one for all modules of a run, on SQLite or on each of some databases.
+    """Return the fixture ``server``: one server for all modules of a run, on SQLite or on each of ``databases``.
 
-    Tests make programs for themselves, because the default program belongs to all modules. A module that needs the database for
-    itself takes ``module_server`` instead; with ``options`` this is the same.
+    Tests create their own programs, because all modules share the default program. A module that needs a separate database
+    uses ``module_server`` instead. With ``options`` this function returns that fixture.
     """
     if options:
         return module_server(databases, **options)
@@ -27,7 +27,7 @@ def shared_server(databases: Sequence[str] | None = None, **options: Any) -> Any
         running: RunningServer = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_server")
         start = len(running.output())
         yield running
-        # Later modules share the server, so this names the module that broke it.
+        # Later modules share the server, so the failure appears in the module that caused it.
         output = running.output()[start:]
         assert not running.ends_within(0), output[-8000:]
         assert "Traceback" not in output, output[-8000:]
@@ -36,9 +36,9 @@ def shared_server(databases: Sequence[str] | None = None, **options: Any) -> Any
 
 
 def module_server(databases: Sequence[str] | None = None, **options: Any) -> Any:
-    """The fixture ``server``: one for all tests of a module and for no other, on SQLite or on each of some databases.
+    """Return the fixture ``server``: one server for the tests of a single module, on SQLite or on each of ``databases``.
 
-    ``options`` are those of ``RunningServer``. When the server has stopped, its books must balance.
+    ``options`` are those of ``RunningServer``. When the server has stopped, all invariants of its books must hold.
     """
 
     @pytest.fixture(scope="module", params=databases)
@@ -53,7 +53,7 @@ def module_server(databases: Sequence[str] | None = None, **options: Any) -> Any
 def audited_server(
     kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, **options: Any
 ) -> Iterator[RunningServer]:
-    """A server on a database without rows. Raises AssertionError when its books do not balance after it has stopped."""
+    """Yield a server on a database without rows. Assert all invariants of its books after it has stopped."""
     with migrated_database(kind, request, tmp_path_factory.mktemp("server")) as address:
         with RunningServer(db=address, **options) as running:
             yield running
@@ -62,7 +62,7 @@ def audited_server(
 
 
 def program_fixture(kind: type[Shop] | type[Issuer], scope: Literal["function", "module"] = "function") -> Any:
-    """A fixture that makes a program of this kind on the server of a module, for each test or, by ``scope``, for all of them."""
+    """Return a fixture that creates a program of this kind on the module's server, for each test or for the whole module."""
 
     @pytest.fixture(scope=scope)
     def made(server: RunningServer) -> Iterator[Shop | Issuer]:

@@ -1,4 +1,4 @@
-"""Forked commands: each forks from a process that has imported Cardwright, because the import takes most of a start."""
+"""Forked commands: each forks from a process that has imported Cardwright, because the import takes most of the start time."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.postgres import Account
 
 SECONDS = 120
-"""The longest wait for the end of a command."""
+"""Maximum wait for the end of a command, in seconds."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([
@@ -32,7 +32,7 @@ class Start:
 
 
 def run_forked(start: Start) -> int:
-    """Run the command with this process's environment, wait for its end and return its exit code."""
+    """Run the command with this process's environment, wait for its end and return its exit code. Raises TimeoutError."""
     process = CONTEXT.Process(target=_command, args=(start, dict(os.environ)))
     process.start()
     process.join(SECONDS)

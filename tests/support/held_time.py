@@ -1,6 +1,6 @@
-"""An event loop whose time stands still until the test moves it, so that timers do not depend on the machine's speed.
+"""Held time: an event loop whose clock moves only when the test moves it, so that timers do not depend on the machine's speed.
 
-Sockets and threads work as ever. ``run_held`` runs a test's coroutine on such a loop.
+Sockets and threads work as usual. ``run_held`` runs a test's coroutine on such a loop.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SAFETY_S = 60.0
-"""The longest that a test may take in real time: with the loop's time, time limits stand still too."""
+"""Maximum real time of a test, in seconds. The timeouts of the loop cannot end a test, because its clock does not move."""
 
 TURNS = 20
-"""Turns of the loop in which a timer that has gone off takes effect."""
+"""Iterations of the loop in which an expired timer takes effect."""
 
 
 class HeldLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock begins at 0 and is moved by ``advance`` only."""
+    """An event loop whose clock begins at 0 and moves only by ``advance``."""
 
     _now = 0.0
 
@@ -32,14 +32,14 @@ class HeldLoop(asyncio.SelectorEventLoop):
         return round(self._now * 1000)
 
     async def advance(self, seconds: float) -> None:
-        """Move the time and let everything that is due happen."""
+        """Move the clock and run everything that is due."""
         self._now += seconds
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
 
 def run_held(story: Callable[[HeldLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine on a loop whose time stands still. Raises CancelledError when it takes more than ``SAFETY_S``."""
+    """Run a coroutine on a HeldLoop; return its result. Raises CancelledError if it takes more than ``SAFETY_S``."""
     with asyncio.Runner(loop_factory=HeldLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, HeldLoop)
@@ -58,7 +58,7 @@ def run_held(story: Callable[[HeldLoop], Coroutine[Any, Any, T]]) -> T:
 
 
 async def turn_until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds that other tasks or sockets of the loop bring about."""
+    """Wait until other tasks or sockets of the loop make a condition true."""
     while not condition():
-        # A pause in real time: the loop's own timers stand still.
+        # A pause in real time, because the clock of the loop does not move.
         await asyncio.to_thread(time.sleep, 0.001)
