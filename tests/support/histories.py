@@ -1,4 +1,4 @@
-"""Random histories: months of purchases and what follows them, lived once and once more under other controls."""
+"""Random histories: months of purchases and follow-ups, played once and again under other controls."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ from tests.support.in_process_platform import InProcessPlatform, card_request
 BEGIN = parse_instant("2026-01-05T08:00:00")
 
 CARDS = {"u1": ("u", "jit"), "u2": ("u", "jit2"), "w1": ("w", "jit"), "child1": ("child", "jit"), "bo1": ("bo", "plain")}
-"""Cards, their users and products; the child spends from the account of u, bo has no JIT Funding."""
+"""Cards with their users and products. ``child`` uses the account of ``u``, and ``bo`` has no JIT Funding."""
 
 REQUEST_TYPES = (*(RequestType.PURCHASE,) * 6, RequestType.PIN_PURCHASE, RequestType.WITHDRAWAL, RequestType.PIN_HOLD)
 
@@ -33,7 +33,7 @@ MCCS = ("5411", "5812", "5999")
 
 
 def populated(platform: InProcessPlatform) -> InProcessPlatform:
-    """The cards of the histories, on a platform without controls."""
+    """Create the cards of the histories on a platform without controls; return the platform."""
     platform.make("fundingsources/program", name="Bank", token="bank")
     jit = {"program_funding_source": {"enabled": True, "funding_source_token": "bank"}}
     life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 9}}
@@ -54,7 +54,7 @@ def populated(platform: InProcessPlatform) -> InProcessPlatform:
 
 @dataclass
 class Step:
-    """What happens at one time: changes of controls, then messages. A message names an earlier one by its number."""
+    """The events of one instant: changes of controls, then messages. A message names an earlier one by its number."""
 
     time_ms: int
     changes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Step:
 
 
 def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
-    """So many purchases within so many days, in steps of about so many, each perhaps followed by something later on."""
+    """Draw ``count`` purchases over about ``days`` days, in steps of about ``each`` messages, some with later follow-ups."""
     source = random.Random(seed)
     steps, made, opened = list[Step](), 0, list[tuple[int, str, int, RequestType]]()
     numbers = itertools.count()
@@ -83,12 +83,12 @@ def drawn(seed: int, count: int, days: int = 75, each: int = 40) -> list[Step]:
             message = {"kind": Authorization, "card": card, "amount": amount, "cash_back": cash, "request_type": request_type}
             step.messages.append(message | _shop(source))
             made += 1
-            # What follows comes in a later step: it must know the purchase's number in the database.
+            # A follow-up comes in a later step, because it needs the row id of the purchase.
             opened.append((number, card, amount + cash, request_type))
         opened = opened[-5 * each :]
         steps.append(step)
         time_ms += source.randint(1, 2 * days * DAY_MS // sizes)
-    # Money for those who have no JIT Funding, a bit every few steps.
+    # Every fifth step has a credit for the account without JIT Funding.
     for step in steps[::5]:
         step.messages.insert(0, {"kind": Refund, "card": "bo1", "amount": source.choice((30_00, 80_00)), "of": "first of bo"})
     steps[0].messages.insert(0, {"kind": Authorization, "card": "bo1", "amount": 0, "cash_back": 0, "name": "first of bo"})
@@ -125,9 +125,9 @@ CREATES = ("create", "block", "exempt", "group")
 
 
 class PlayedHistory:
-    """A history as a platform has lived it: what became of each message, by its number; None where nothing was sent.
+    """A history played on a platform: the outcome of each message by its number, or None if it was not sent.
 
-    Nobody clears what was declined; and of a history that is told ``again`` nothing is sent that was not sent then.
+    A clearing of a declined purchase is not sent. With ``again``, messages that were not sent in that history are omitted too.
     """
 
     def __init__(self, platform: InProcessPlatform, again: "PlayedHistory | None" = None) -> None:
@@ -138,7 +138,7 @@ class PlayedHistory:
 
     @property
     def approvals(self) -> dict[str, bool]:
-        """Whether each purchase was approved, by the name that the story gives it."""
+        """True for each approved purchase and False for each declined one, by its name in the history."""
         purchases = {
             key: outcome for key, outcome in self.outcomes.items() if outcome is not None and self.kinds[key] is Authorization
         }
@@ -146,11 +146,11 @@ class PlayedHistory:
 
     @property
     def tokens(self) -> dict[str, Any]:
-        """The story's name of each purchase, by its token."""
+        """The names of the messages in the history by the tokens of their transactions."""
         return {token_of(outcome.row): key for key, outcome in self.outcomes.items() if outcome is not None}
 
     def play(self, steps: Sequence[Step]) -> "PlayedHistory":
-        """Lives through the steps, each a batch at its time."""
+        """Play the steps, each as a batch at its time; return this object."""
         asyncio.run(self._play(steps))
         return self
 
@@ -174,7 +174,7 @@ class PlayedHistory:
                 else:
                     batch.append((key, sent))
             if step is steps[0]:
-                # The story's first message is named by others of the same step.
+                # Other messages of the first step name its first message, so that one is decided before them.
                 first, batch = batch[:1], batch[1:]
                 await self._decide(worker, ids, first, step.time_ms)
                 for message in (extra for extra in step.messages if extra.get("of") == "first of bo"):
@@ -195,7 +195,7 @@ class PlayedHistory:
             self.outcomes[key] = result
 
     def _sent(self, message: dict[str, Any], seed: int) -> CardRequest | None:
-        """The message, unless nobody would send it."""
+        """Return the request of a message, or None if it is not sent."""
         kind, details = message["kind"], dict[str, Any]()
         if kind is Authorization:
             details = {"cash_back": message["cash_back"], "merchant": Merchant(mcc=message.get("mcc", "5411"))}
@@ -221,6 +221,6 @@ class PlayedHistory:
 
 
 def with_details(request: CardRequest, **details: Any) -> CardRequest:
-    """The message with other details."""
+    """Return the message with other details."""
     changed = msgspec.structs.replace(request.message.details, **details)
     return request._replace(message=msgspec.structs.replace(request.message, details=changed))

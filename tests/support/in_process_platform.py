@@ -1,4 +1,4 @@
-"""A platform inside the test's own process: a database with cards, and the engine without an edge."""
+"""In-process platform: a database with cards, and the engine without an edge, in the process of the test."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -92,12 +92,12 @@ SELECT_WRITTEN = {table.name: f"SELECT {', '.join(table.columns.keys())} FROM {t
 
 
 def _shown(row: CardRow) -> str:
-    """Of the card number what everybody may see."""
+    """Return the visible part of the card number."""
     return fact_from(CardFact, row.card_fact).last_four
 
 
 class InProcessPlatform:
-    """One program on one database; objects are made by the very actions that the API calls."""
+    """A program on a database. It creates objects by the actions that the API calls."""
 
     def __init__(self, address: str, seed: int = 7) -> None:
         if not address.startswith("postgres") and not Path(address).exists():
@@ -123,7 +123,7 @@ class InProcessPlatform:
             )  # fmt: skip
 
     def make(self, path: str, **body: Any) -> dict[str, Any]:
-        """Creates a resource as POST /v3/<path> would."""
+        """Create a resource like POST /v3/<path>; return the answer."""
         action, shape = CREATORS[path]
         with self.database.write() as db:
             query = cards.ShowBoth() if path == "cards" else None
@@ -133,7 +133,7 @@ class InProcessPlatform:
         return made
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         self._loop.run_until_complete(self._close_store())
         self._loop.close()
         self.executor.shutdown()
@@ -145,10 +145,9 @@ class InProcessPlatform:
             await self.store.close()
 
     def run(self, batches: Sequence[Sequence[EngineRequest]]) -> list[Result]:
-        """Decides the batches one after the other on one worker, with the store's own ids.
+        """Decide the batches one after the other on one worker, with ids of the store; return the results.
 
-        The worker stays open until the platform is closed: to start its process or to prepare its statements takes longer
-        than most batches.
+        The worker stays open until the platform is closed, because its start takes longer than most batches.
         """
         return self._loop.run_until_complete(self._run(batches))
 
@@ -163,20 +162,20 @@ class InProcessPlatform:
         return results
 
     async def addressed(self, request: EngineRequest) -> EngineRequest:
-        """The message with the card or the accounts in place of their keys."""
+        """Return the message with the card or the accounts in place of their keys."""
         if isinstance(request, CardRequest):
             return request._replace(card=await self.card(request.card))  # type: ignore[arg-type]
         accounts = await self.cache.reload_accounts(request.accounts)  # type: ignore[arg-type]
         return request._replace(accounts=tuple(accounts[key] for key in request.accounts))  # type: ignore[index]
 
     async def card(self, key: CardKey) -> CardEntry:
-        """A card that there is."""
+        """Return the card with this key. The card must exist."""
         entry = self.cache.find_card(key) or await self.cache.load_card(key)
         assert entry is not None
         return entry
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Everything that the engine writes, as plain tuples."""
+        """Return all rows of the engine's tables as sorted tuples, by table."""
         with self.database.read() as db:
             rows_by_table = {name: db.exec_driver_sql(query).all() for name, query in SELECT_WRITTEN.items()}
         return {name: sorted([tuple(map(_plain, row)) for row in rows], key=repr) for name, rows in rows_by_table.items()}
@@ -188,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def new_platform(address: str | Path) -> Any:
-    """A platform that is closed at the end."""
+    """Yield a new platform and close it at the end."""
     platform = InProcessPlatform(str(address))
     try:
         yield platform
@@ -200,9 +199,9 @@ def card_request(
     platform: InProcessPlatform, card: str, amount: int, *, seed: int, token: str | None = None, root_id: int | None = None,
     kind: type[Any] = Authorization, forced: bool = False, request_type: RequestType | None = None, **details: Any,
 ) -> CardRequest:  # fmt: skip
-    """A message of ``amount`` minor units for ``InProcessPlatform.run``, which puts the card in place of its key.
+    """Return a message of ``amount`` minor units for ``InProcessPlatform.run``, by default a purchase.
 
-    A purchase by default.
+    Its card is the key of a card. ``run`` replaces it by the card.
     """
     fields: dict[str, Any] = {"is_forced": True} if forced else {} if request_type is None else {"request_type": request_type}
     if request_type in CATEGORY_OF:
@@ -232,7 +231,7 @@ def movement_request(
     fees: Sequence[int] = (), source: str | None = None, root_id: int | None = None,
     **extra_fields: Any,
 ) -> MovementRequest:  # fmt: skip
-    """A movement of ``amount`` minor units for ``InProcessPlatform.run``, as ``card_request``; ``fees`` in minor units too."""
+    """Return a movement of ``amount`` minor units for ``InProcessPlatform.run``. ``fees`` are in minor units too."""
     accounts: Any = tuple((platform.program_id, user) for user in users)
     charges = tuple(Charge(token=f"fee{fee}", amount=fee, fee=f'{{"token":"fee{fee}"}}') for fee in fees)
     fields: dict[str, Any] = {"echoed": {"user_token": users[0]}, **extra_fields}
@@ -247,4 +246,4 @@ def movement_request(
 
 
 CAPABLE = Merchant()
-"""The stand-in merchant, whose terminal takes partial approvals."""
+"""The default merchant, whose terminal accepts partial approvals."""

@@ -1,4 +1,4 @@
-"""Random histories under velocity controls: many cards of many programs, played together, and checked after every step."""
+"""Random histories under velocity controls: cards of many programs, played together and checked after every step."""
 
 import asyncio
 import random
@@ -61,7 +61,7 @@ CHANGES = ("control", "edit", "off", "on", "group")
 BEYOND, ROOM = "approved beyond a limit", "refused though every limit had room"
 BELOW, DIFFERENT = "stored usage below zero", "available is not limit minus recount"
 WRONG = (BEYOND, ROOM, BELOW, DIFFERENT)
-"""What may be wrong, the worst first."""
+"""Kinds of failures, the worst first."""
 
 SHARED_MAX, OWN_MAX = 6, 3
 REPLAYS_MAX = 200
@@ -85,7 +85,7 @@ _control_decoder = msgspec.json.Decoder(_ControlRead)
 
 
 class Line(NamedTuple):
-    """A step that was taken. ``number`` names it, ``owner`` is a user, or "" for what a whole program shares."""
+    """A completed step. ``number`` identifies it. ``owner`` is a user, or "" for a step of the whole program."""
 
     turn: int
     number: int
@@ -96,7 +96,7 @@ class Line(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Person:
-    """A user with cards of some products: one history. A child spends from the account of ``parent``."""
+    """A user with cards of some products: one history. A child uses the account of ``parent``."""
 
     name: str
     products: tuple[str, ...]
@@ -108,13 +108,13 @@ class Person:
 
     @property
     def cards(self) -> dict[str, str]:
-        """The products of the cards."""
+        """The products of the cards by card token."""
         return {f"{self.name}-{product}": product for product in self.products}
 
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A program: its people, its clock, and what they share."""
+    """A program: its people, its clock, and the shared controls."""
 
     id: int
     window: str
@@ -131,12 +131,12 @@ class Place:
 
     @property
     def by_card(self) -> dict[str, Person]:
-        """The people by token of their cards."""
+        """The people by the tokens of their cards."""
         return {card: person for person in self.people for card in person.cards}
 
 
 class Planned(NamedTuple):
-    """A step to take, of a person, or of the whole program."""
+    """A planned step of a person, or of the whole program."""
 
     place: Place
     person: Person | None
@@ -145,7 +145,7 @@ class Planned(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The first step of a history after which something of a kind was wrong."""
+    """The first failure of a kind in a history."""
 
     place: Place
     person: Person
@@ -156,7 +156,7 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class Figures:
-    """What the histories of one window came to: what was met, and what was wrong."""
+    """The result of the histories of one window: the situations that they met, and the failures."""
 
     window: str
     histories: int = 0
@@ -168,12 +168,12 @@ class Figures:
 
     @property
     def wrong(self) -> int:
-        """In how many histories something was wrong."""
+        """Number of histories with a failure."""
         return len({failure.person for failure in self.failures})
 
     @property
     def unproven(self) -> list[str]:
-        """Situations that no history met."""
+        """Required situations that no history met."""
         wanted = ["approved", "approved in part", "over an amount", "over a count", "expired", "given back in its window",
                   "refund without an original", "usage beyond its limit"]  # fmt: skip
         if self.window != "LIFETIME":
@@ -182,7 +182,7 @@ class Figures:
 
 
 class Histories:
-    """Plays steps on a platform, many in one batch."""
+    """A player of steps on a platform, many in one batch."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform, self.loop = platform, asyncio.new_event_loop()
@@ -191,7 +191,7 @@ class Histories:
         self.ids.refill(platform.store.next_ids())
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Close the connections."""
         self.loop.run_until_complete(self.worker.close())
         self.loop.run_until_complete(self.platform.store.close())
         self.loop.close()
@@ -199,7 +199,7 @@ class Histories:
     # --- A place ------------------------------------------------------------------------------
 
     def new_place(self, window: str, people: list[Person], time_ms: int) -> Place:
-        """A new program with these people: two card products, two MCC groups, and their cards."""
+        """Create a program with these people, two card products, two MCC groups, and their cards."""
         name = f"p{next(_numbers)}"
         with self.platform.database.write() as db:
             program_id = insert_program(
@@ -240,7 +240,7 @@ class Histories:
     # --- A turn -------------------------------------------------------------------------------
 
     def take(self, turn: int, times: dict[Place, int], planned: Sequence[Planned]) -> None:
-        """Takes steps at these times: changes of controls first, then whatever is due, then the messages, all in one batch."""
+        """Run steps at these times: first the changes of controls, then due expiries and the messages in one batch."""
         with self.platform.database.write() as db:
             for place, time_ms in times.items():
                 set_clock(db, place.id, ProgramClock(0, time_ms))
@@ -252,7 +252,7 @@ class Histories:
         self.loop.run_until_complete(self._decide(turn, list(times), messages))
 
     def _change(self, db: Connection, planned: Planned, turn: int) -> None:
-        """Changes a control or a group; what is not there cannot be changed."""
+        """Change a control or a group. A change of an unknown control is skipped."""
         place, step = planned.place, planned.step
         fields, token = dict(step.fields), step.fields["token"]
         if step.verb in ("edit", "off", "on") and token not in place.known:
@@ -313,7 +313,7 @@ class Histories:
             planned_step.place.lines.append(Line(turn, planned_step.number, planned_step.person.name, step, answer))
 
     async def _ask(self, planned: Planned) -> EngineRequest | None:
-        """The message of a step; None when it names a step that was not taken, or cannot follow what was declined."""
+        """Return the message of a step, or None if the step that it names was skipped, or was declined and it is no refund."""
         place, person, step = planned.place, planned.person, planned.step
         assert person is not None
         if step.verb == "load":
@@ -340,7 +340,7 @@ class Histories:
     # --- The check ------------------------------------------------------------------------------
 
     def check(self, turn: int, places: Iterable[Place]) -> list[Failure]:
-        """What is wrong with the histories, of each kind the first time."""
+        """Return the failures of the histories, only the first one of each kind and person."""
         failures = list[Failure]()
         with self.platform.database.read() as db:
             for place in places:
@@ -367,15 +367,15 @@ class Histories:
                 yield DIFFERENT, f"{token}: {available.get(token)} is available, {counted.get(token)} by the recount"
 
     def available(self, db: Connection, program: Program, place: Place, person: Person) -> dict[str, tuple[int, int]]:
-        """What the API says that each control has left for a person."""
+        """Return the available amount and uses of each control for a person, from the API's action."""
         call = Call(self.platform.app, db, program, place.now, {"user_token": person.name}, page=ALL)
         docs = map(_control_decoder.decode, controls.list_available(call).docs)
         return {doc.token: (round(doc.available.amount * 100), doc.available.uses) for doc in docs}
 
-    # --- A history told and played again ---------------------------------------------------------
+    # --- Report and replay -----------------------------------------------------------------------
 
     def story(self, failure: Failure) -> str:
-        """The history up to the step after which something was wrong, and how things stand then."""
+        """Return the history up to the failed step, with the controls and their usage at that time, as text."""
         place, person = failure.place, failure.person
         lines = [f"{line.number:3} | {line.step} | {line.answer}" for line in _lines(failure)]
         with self.platform.database.read() as db:
@@ -390,7 +390,7 @@ class Histories:
         return "\n".join([head, *lines, end])
 
     def replay(self, window: str, person: Person, script: Sequence[Line], kind: str) -> Failure | None:
-        """Plays a history by itself, in a program of its own; the first thing of this kind that is wrong."""
+        """Play a history alone in a new program; return its first failure of this kind, or None."""
         again = Person(person.name, person.products, person.parent)
         place = self.new_place(window, [again], script[0].step.time_ms)
         for turn, lines in groupby(script, key=lambda line: line.turn):
@@ -403,7 +403,7 @@ class Histories:
         return None
 
     def shortest(self, failure: Failure) -> Failure:
-        """The same thing wrong after as few steps as can be found; the failure itself when a history alone has nothing wrong."""
+        """Return the same failure after as few steps as found, or the given failure if the history alone does not fail."""
         script = [line for line in _lines(failure) if line.step.verb != "expire"]
         best, replays, size = failure, count(1), len(script)
         while size:
@@ -421,11 +421,11 @@ class Histories:
 
 
 UNTOLD = ("id", "token", "currency", "since_ms", "include_transfers", "shadow", "on_revision", "codes", "key")
-"""Of a control not worth telling."""
+"""Fields of a control that the report omits."""
 
 
 def _lines(failure: Failure) -> list[Line]:
-    """What happened to a person until something was wrong, in order."""
+    """Return the steps of a person and of the program until the failure, in order."""
     return [line for line in failure.place.lines if line.turn <= failure.turn and line.owner in ("", failure.person.name)]
 
 
@@ -462,13 +462,13 @@ def _answer(row: TransactionRow) -> str:
 
 
 def _states(db: Connection, program_id: int) -> dict[str, Any]:
-    """Each user's account as it is stored."""
+    """Return the stored account of each user."""
     query = select(users.c.token, holders.c.state).join(holders, holders.c.id == users.c.holder_id)
     return {row.token: account_decoder.decode(row.state) for row in db.execute(query.where(users.c.program_id == program_id))}
 
 
 def _usages(states: dict[str, Any], person: Person) -> dict[str, Any]:
-    """The stored usages of a person: who shares an account stands in the key."""
+    """Return the stored usages of a person. For a child, the key ends with the user."""
     usages = states[person.name].usages
     return {key: usage for key, usage in usages.items() if key.partition(" ")[2] == (person.name if person.parent else "")}
 
@@ -483,7 +483,10 @@ def _moment(time_ms: int) -> datetime:
 def play(
     platform: InProcessPlatform, window: str, seed: int, *, programs: int, people: int, turns: int = 40, stories: int = 1
 ) -> Figures:
-    """So many programs with so many histories of so many steps each. Of so many kinds of failures one is told, shortened."""
+    """Play ``programs`` programs with ``people`` histories of ``turns`` steps each; return the result.
+
+    It has shortened reports of the ``stories`` worst kinds of failures, one of each kind.
+    """
     histories = Histories(platform)
     try:
         places = [_new_place(histories, window, f"{seed} {window} {number}", people, turns) for number in range(programs)]
@@ -518,7 +521,7 @@ def _new_place(histories: Histories, window: str, seed: str, number: int, turns:
 
 
 def _first(place: Place) -> list[Planned]:
-    """What there is before the first step: controls of every level, and money on accounts without Just-in-Time Funding."""
+    """Return the initial steps: controls of every level, and loads of accounts without JIT Funding."""
     time_ms, planned = place.times[0], list[Planned]()
     for name in ("all", "all", "jit", "plain"):
         association = {} if name == "all" else {"card_product_token": name}
@@ -544,7 +547,7 @@ def _new_control(
 
 
 def _change_of(place: Place, settings: dict[str, list[dict[str, Any]]], time_ms: int) -> Step:
-    """A change of one of some controls: off, on, or edited."""
+    """Draw a change of one of these controls: off, on, or an edit."""
     token = place.dice.choice(sorted(settings))
     if token not in place.active:
         return Step(time_ms, "on", {"token": token})
@@ -556,7 +559,7 @@ def _change_of(place: Place, settings: dict[str, list[dict[str, Any]]], time_ms:
 
 
 def _drawn(place: Place, turn: int) -> list[Planned]:
-    """A step of everybody, and perhaps a change of what all share."""
+    """Draw a step of each person, and sometimes a change of a shared control or group."""
     time_ms, dice, planned = place.times[turn], place.dice, list[Planned]()
     if dice.random() < 0.25:
         roll = dice.random()
@@ -572,7 +575,7 @@ def _drawn(place: Place, turn: int) -> list[Planned]:
 
 
 def _step_of(place: Place, person: Person, time_ms: int) -> Step:
-    """A step of one person."""
+    """Draw a step of a person."""
     dice, roll = place.dice, place.dice.random()
     card = {"card": dice.choice(tuple(person.cards))}
     if roll < 0.1:
@@ -584,14 +587,14 @@ def _step_of(place: Place, person: Person, time_ms: int) -> Step:
     if roll < 0.21 and "plain" in person.products:
         return Step(time_ms, "load", {"amount": dice.choice((15_00, 50_00))})
     if roll < 0.58 and (step := steps.drawn_follow_up(dice, time_ms, _opened(place, person))) is not None:
-        # A message that follows another is of the same card.
+        # A follow-up has the card of its chain.
         step.fields["card"] = person.taken[step.of or 0].fields["card"]
         return step
     return steps.drawn_request(dice, time_ms, place.window, card)
 
 
 def _opened(place: Place, person: Person) -> list[Opened]:
-    """The chains of a person."""
+    """Return the chains of a person."""
     return [
         Opened(number, person.taken[number].verb, row.amount, row.impacted is not None, place.books.chains.get(row.id) or Chain())
         for number, row in person.rows.items() if row.root_id is None
@@ -599,7 +602,7 @@ def _opened(place: Place, person: Person) -> list[Opened]:
 
 
 def _look(place: Place, met: Counter[str]) -> None:
-    """Counts the situations that the histories of a place met."""
+    """Count the situations that the histories of a program met."""
     for line in place.lines:
         met[f"step {line.step.verb}"] += 1
         met["expired"] += line.step.verb == "expire"

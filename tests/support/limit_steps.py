@@ -1,4 +1,4 @@
-"""Steps of random histories under velocity controls: messages of a card and changes of controls, as data and as text."""
+"""Steps of random histories under velocity controls: messages of a card and changes of controls, as values and as text."""
 
 import random
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ FOLLOWED_BY = {
     "pinrefund": ("reverse",),
     "force": ("refund",),
 }
-"""What may follow a step, as often as it stands there."""
+"""Possible follow-ups of a step. A follow-up is drawn as often as it is in the list."""
 
 AMOUNTS = (5_00, 10_00, 15_00, 20_00, 30_00, 30_00, 50_00, 1)
 MIDS, MCCS = ("m1", "m2", "m3"), ("5411", "5812", "5999")
@@ -82,14 +82,14 @@ DEFAULTS: dict[str, Any] = {
     "usage_limit": -1, "currency_code": "USD", "approvals_only": True, "include_purchases": True, "include_cashback": True,
     "include_withdrawals": True, "include_credits": False,
 }  # fmt: skip
-"""What a control says unless a story says otherwise."""
+"""Default fields of a control, which the text of a step omits."""
 
 UNTOLD = ("include_transfers",)
-"""What changes nothing."""
+"""Fields that the text omits because they have no effect here."""
 
 
 class Step(NamedTuple):
-    """What happens at an instant: a message, or a change of a control or group. ``of`` is the step that a message names."""
+    """A message, or a change of a control or group, at an instant. ``of`` is the step that a message names."""
 
     time_ms: int
     verb: str
@@ -114,7 +114,7 @@ class Step(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A step that began a chain, its amount, whether it was approved, and its chain by the second count."""
+    """A step that began a chain: its number, verb, amount and approval, and its chain in the independent count."""
 
     number: int
     verb: str
@@ -127,12 +127,12 @@ class Opened(NamedTuple):
 
 
 def length_ms(window: str) -> int:
-    """How long a window lasts, roughly."""
+    """Return the approximate length of a window in milliseconds."""
     return LENGTHS.get(window, LENGTHS["MONTH"]) * DAY_MS
 
 
 def ends_of(window: str, first: int, count: int) -> list[int]:
-    """The first instants of the windows that follow, on the calendar of the second count."""
+    """Return the first instants of the next windows, by the calendar of the independent count."""
     day, ends = first // DAY_MS, list[int]()
     while len(ends) < count:
         day += 1
@@ -142,7 +142,7 @@ def ends_of(window: str, first: int, count: int) -> list[int]:
 
 
 def drawn_times(dice: random.Random, window: str, count: int) -> list[int]:
-    """Instants in order: half of them near two ends of the window, or within three months where it has none."""
+    """Draw sorted instants: half of them near two ends of the window, or all within three months for LIFETIME."""
     first = dice.randrange(19_500, 22_000) * DAY_MS + dice.randrange(DAY_MS)
     if window == "LIFETIME":
         return sorted(first + dice.randrange(3 * length_ms(window)) for _ in range(count))
@@ -159,12 +159,12 @@ def drawn_times(dice: random.Random, window: str, count: int) -> list[int]:
 
 
 def merchant(dice: random.Random) -> dict[str, Any]:
-    """A merchant."""
+    """Draw a merchant."""
     return {"mid": dice.choice(MIDS), "mcc": dice.choice(MCCS)}
 
 
 def drawn_request(dice: random.Random, time_ms: int, window: str, card: dict[str, Any]) -> Step:
-    """A request for something, also for nothing (an account verification)."""
+    """Draw a request, sometimes with the amount 0 (an account verification)."""
     verb = dice.choice(ASKED_HOW_OFTEN)
     fields: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
     if verb in WITH_CASH and dice.random() < 0.35:
@@ -179,7 +179,7 @@ def drawn_request(dice: random.Random, time_ms: int, window: str, card: dict[str
 
 
 def drawn_refund(dice: random.Random, time_ms: int, card: dict[str, Any]) -> Step:
-    """A refund without an original, or a forced clearing without a request."""
+    """Draw a refund without an original, or a forced clearing."""
     verb = dice.choice(("repay", "repay", "announce", "announce", "pinrefund", "force"))
     fields: dict[str, Any] = {"amount": dice.choice(AMOUNTS), **merchant(dice), **card}
     if verb == "force" and dice.random() < 0.3:
@@ -188,7 +188,7 @@ def drawn_refund(dice: random.Random, time_ms: int, card: dict[str, Any]) -> Ste
 
 
 def drawn_follow_up(dice: random.Random, time_ms: int, opened: Sequence[Opened]) -> Step | None:
-    """What follows one of the chains, sometimes at another merchant; the open ones are followed most."""
+    """Draw a follow-up of a chain, usually of an open one, sometimes at another merchant. None if there is no chain."""
     chains = [opening for opening in opened if opening.is_approved and opening.verb in FOLLOWED_BY]
     live = [opening for opening in chains if opening.chain.held or opening.chain.settled]
     if dice.random() < 0.03 and (declined := [opening for opening in opened if not opening.is_approved]):
@@ -223,7 +223,7 @@ def drawn_follow_up(dice: random.Random, time_ms: int, opened: Sequence[Opened])
 
 
 def drawn_settings(dice: random.Random, window: str, windows: Sequence[str], association: dict[str, str]) -> dict[str, Any]:
-    """All that a control says."""
+    """Draw all fields of a control."""
     scopes = {"mid": dice.choice(MIDS), "mcc": dice.choice(MCCS), "mcc_group": dice.choice(tuple(GROUPS))}
     name = dice.choice(("", "", "", *scopes))
     return {
@@ -237,7 +237,7 @@ def drawn_settings(dice: random.Random, window: str, windows: Sequence[str], ass
 
 
 def changed(dice: random.Random, window: str, windows: Sequence[str], past: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A control's settings after a change of some of them, or as they were before."""
+    """Draw a control's fields with some changes, or return earlier ones."""
     now = past[-1]
     if len(past) > 1 and dice.random() < 0.4:
         return dict(dice.choice(past))

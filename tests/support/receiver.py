@@ -1,4 +1,4 @@
-"""A webhook endpoint for tests: a real HTTP server that keeps what it gets, and hangs, fails or echoes when told to."""
+"""Receiver: a webhook endpoint for tests, an HTTP server that records requests, and hangs, fails or echoes on demand."""
 
 import http.server
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """An endpoint that keeps what it got. ``answers`` are statuses, taken one by one; when none is left, 200.
+    """An endpoint that records requests. ``answers`` are the statuses of the next answers; later answers have status 200.
 
-    ``holds``: answers nothing until ``over`` is set. ``echo``: answers with the headers it got. ``on_request`` is called
-    before each answer.
+    With ``holds`` it answers only after ``over`` is set. With ``echo`` it answers with the headers of the request. It calls
+    ``on_request`` before each answer.
     """
 
     port: int
@@ -36,7 +36,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     def json(self) -> list[Any]:
-        """The bodies, decoded."""
+        """Return the decoded bodies."""
         return [json.loads(body) for body in self.bodies]
 
     def receive(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -60,7 +60,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     receiver: Receiver
 
     def handle_error(self, *_: object) -> None:
-        """Callers that hang up are what these tests are about."""
+        """Ignore errors, because clients of these tests close connections early."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"" if status == 204 else answer)
 
     def log_message(self, *_: object) -> None:
-        """Keeps the terminal quiet."""
+        """Log nothing."""
 
 
 @contextmanager

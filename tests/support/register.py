@@ -1,4 +1,4 @@
-"""Three webhooks that lead into the inbox, and what arrived there: the events of a program, each expected once in every box."""
+"""Register: three webhooks to the webhook inbox, and their arrivals: each event of a program is expected once in every box."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from tests.support.server import Client
 from tests.support.waiting import until_all_is_told
 
 BOXES = ("everything", "bases", "names")
-"""The webhooks, which are called like their boxes: one subscribes to ``*``, one to ``<base>.*``, one to names."""
+"""Tokens of the webhooks and names of their boxes. They subscribe to ``*``, to ``<base>.*`` and to names."""
 
 PATHS = {
     Category.TRANSACTION: "/transactions/{}",
@@ -19,7 +19,7 @@ PATHS = {
     Category.DEPOSIT: "/directdeposits/transitions/{}",
     Category.DEPOSIT_ACCOUNT: "/depositaccounts/transitions/{}",
 }
-"""Where the object that an event shows is read by its token."""
+"""Paths of the objects in events, by token."""
 
 ARRAYS = {category.array: category for category in Category}
 
@@ -36,7 +36,7 @@ class Arrival(NamedTuple):
 
     @property
     def type(self) -> str:
-        """The end of the event's name: for want of a type the status or the state in lower case (wire reference, 9.5)."""
+        """The end of the event's name: the type, else the status or the state in lower case (wire reference, 9.5)."""
         fields = ("type", "status", "state")
         return next(str(self.element[name]) for name in fields if name in self.element).lower()
 
@@ -46,7 +46,7 @@ class Arrival(NamedTuple):
 
 
 class Register:
-    """The webhooks of a program, made by a client of the program."""
+    """The webhooks of a program."""
 
     def __init__(self, client: Client, root_url: str, program: str, names: Iterable[str]) -> None:
         self.client = client
@@ -63,7 +63,7 @@ class Register:
             made_by(client.post("/webhooks", {"token": box, "name": box, "events": events[box], "config": config}))
 
     def messages(self, box: str) -> list[Any]:
-        """The bodies of all notifications that arrived in a box, the newest first, when nothing is on its way any more."""
+        """Wait for all deliveries; return the bodies of all notifications in a box, the newest first."""
         until_all_is_told(self.client)
         bodies: list[Any] = []
         while True:
@@ -74,10 +74,10 @@ class Register:
                 return bodies
 
     def arrivals(self, box: str) -> list[Arrival]:
-        """All objects that arrived in a box."""
+        """Return all objects that arrived in a box."""
         arrays = (item for body in self.messages(box) for item in body.items())
         return [Arrival(ARRAYS[array], element) for array, elements in arrays for element in elements]
 
     def counts(self, box: str) -> Counter[tuple[Category, str]]:
-        """How often each object arrived in a box."""
+        """Return the number of arrivals of each object in a box."""
         return Counter(arrival.key for arrival in self.arrivals(box))

@@ -1,4 +1,4 @@
-"""A scenario for stories: people with cards, merchants, a bank, a listener, and a clock that only the story moves."""
+"""Scenario: people with cards, merchants, a funding source, a webhook listener, and a clock that only the test moves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ MONDAY = "2035-06-04T09:00:00Z"
 
 
 class Visit:
-    """What became of a message, in the words of a story. Amounts are text, as on a receipt."""
+    """The outcome of a message. Amounts are text, as on a receipt."""
 
     def __init__(self, scenario: "Scenario", transaction: Mapping[str, Any]) -> None:
         self._scenario, self.transaction = scenario, transaction
@@ -22,12 +22,12 @@ class Visit:
 
     @property
     def state(self) -> str:
-        """The state of the transaction now; the receipt has the first one."""
+        """The current state of the transaction. ``transaction`` has the first one."""
         return str(self._scenario.get(f"/transactions/{self.token}")["state"])
 
     @property
     def order(self) -> str | None:
-        """The funding order of this message, such as ``PENDING 10.00``; None when no money was loaded or sent back."""
+        """The JIT load of this message, such as ``PENDING 10.00``, or None if no money was loaded or returned."""
         order = self.transaction.get("gpa_order") or self.transaction.get("gpa_order_unload")
         return None if order is None else f"{order['state']} {self._scenario.text(order['amount'])}"
 
@@ -39,7 +39,7 @@ class Visit:
 
 
 class Person:
-    """Somebody with a card."""
+    """A user with a card."""
 
     def __init__(self, scenario: "Scenario", name: str, product: str) -> None:
         self._scenario, self.name, self.card = scenario, name, f"{name}s_card"
@@ -51,32 +51,32 @@ class Person:
 
     @property
     def ledger(self) -> str:
-        """All the money on the account."""
+        """The ledger balance."""
         return self._scenario.text(self._gpa()["ledger_balance"])
 
     @property
     def available(self) -> str:
-        """What a purchase could use."""
+        """The available balance."""
         return self._scenario.text(self._gpa()["available_balance"])
 
     @property
     def held(self) -> str:
-        """What open authorizations hold."""
+        """The amount that holds reserve."""
         gpa = self._gpa()
         return self._scenario.text(gpa["ledger_balance"] - gpa["available_balance"])
 
     def gets(self, amount: str) -> Visit:
-        """A friend sends money to the card."""
+        """Simulate an original credit to the card."""
         body = {"type": "person_to_person", "sender_data": {"funding_source": "debit", "sender_name": "A friend"}}
         return self._scenario.say("financial/originalcredit", card_token=self.card, mid="friends", amount=amount, **body)
 
     def loses_card(self) -> None:
-        """The card is reported lost and ended."""
+        """Terminate the card as lost."""
         self._scenario.make("cardtransitions", card_token=self.card, state="TERMINATED", reason_code="10", channel="API")
 
 
 class Merchant:
-    """Somebody who takes cards; what it says of itself goes into every message."""
+    """A merchant. Its card acceptor is in every request."""
 
     def __init__(self, scenario: "Scenario", name: str, mcc: str, **terminal: Any) -> None:
         self._scenario, self.mid = scenario, name.lower().replace(" ", "_")
@@ -86,44 +86,44 @@ class Merchant:
         return self._scenario.say(path, card_token=card, amount=amount, mid=self.mid, card_acceptor=self.acceptor, **fields)
 
     def authorize(self, card: str, amount: str, **fields: Any) -> Visit:
-        """Asks for a hold."""
+        """Simulate an authorization."""
         return self._ask("authorization", card, amount, fields)
 
     def debit(self, card: str, amount: str, **fields: Any) -> Visit:
-        """Takes a PIN debit: held and settled at once."""
+        """Simulate a PIN debit, which settles at once unless it is a pre-authorization."""
         return self._ask("financial", card, amount, fields)
 
     def hands_out(self, card: str, amount: str, **fields: Any) -> Visit:
-        """Counts out cash, as a machine does."""
+        """Simulate a cash withdrawal."""
         return self._ask("financial/withdrawal", card, amount, fields)
 
     def shows_balance(self, card: str) -> Visit:
-        """Shows the balance on the screen of a machine."""
+        """Simulate a balance inquiry at a cash machine."""
         body = {"card_token": card, "mid": self.mid, "card_acceptor": self.acceptor, "account_type": "checking"}
         return self._scenario.say("financial/balanceinquiry", **body)
 
     def completes(self, visit: Visit, amount: str) -> Visit:
-        """Names the final amount of a PIN debit that was authorized before."""
+        """Complete a PIN debit pre-authorization with its final amount."""
         return self._follow("financial/advice", visit, amount)
 
     def clear(self, visit: Visit, amount: str, **fields: Any) -> Visit:
-        """Sends the bill."""
+        """Simulate a clearing."""
         return self._follow("clearing", visit, amount, **fields)
 
     def refund(self, visit: Visit, amount: str) -> Visit:
-        """Gives money back."""
+        """Simulate a refund of a purchase."""
         return self._follow("clearing", visit, amount, is_refund=True)
 
     def reverse(self, visit: Visit, amount: str, **fields: Any) -> Visit:
-        """Lets go of a hold, or undoes what was settled at once."""
+        """Simulate a reversal of a hold, or of a purchase that was settled at once."""
         return self._follow("reversal", visit, amount, **fields)
 
     def lower(self, visit: Visit, amount: str) -> Visit:
-        """Tells of a new, lower total."""
+        """Simulate an advice with a lower total."""
         return self._follow("authorization/advice", visit, amount)
 
     def grow(self, visit: Visit, amount: str) -> Visit:
-        """Asks for more on top."""
+        """Simulate an increment."""
         body = {"preceding_related_transaction_token": visit.token, "amount": amount}
         reply = self._scenario.client.post("/simulations/cardtransactions/authorization.incremental", body)
         return Visit(self._scenario, made_by(reply)["transaction"])
@@ -133,7 +133,7 @@ class Merchant:
 
 
 class Scenario:
-    """A program of the story's own on a shared server; it is Monday, 4 June 2035, nine o'clock."""
+    """A new program on a shared server. Its frozen clock begins on Monday, 4 June 2035, at 09:00 UTC."""
 
     def __init__(self, server: RunningServer, currency: str = "USD") -> None:
         self.server, self.places = server, {"JPY": 0, "KWD": 3}.get(currency, 2)
@@ -143,10 +143,10 @@ class Scenario:
         self.until(MONDAY)
         self.make("fundingsources/program", token="bank", name="The bank")
 
-    # --- Who lives there -------------------------------------------------------------------
+    # --- People and merchants --------------------------------------------------------------
 
     def person(self, name: str, *, jit: str | None = "PROGRAM_FUNDING_SOURCE", **config: Any) -> Person:
-        """Somebody new; ``jit`` is where refunds go, None for a card with money of its own."""
+        """Create a user with a card. ``jit`` is the destination of refunds, or None for a card without JIT Funding."""
         funding = {"enabled": jit is not None, "refunds_destination": jit or "", "funding_source_token": "bank" if jit else ""}
         life, where = {"activate_upon_issue": True}, {"ecommerce": True, "atm": True}
         config = {"card_life_cycle": life, "poi": where, "jit_funding": {"program_funding_source": funding}, **config}
@@ -154,51 +154,51 @@ class Scenario:
         return Person(self, name, f"{name}s_product")
 
     def merchant(self, name: str, mcc: str = "5411", **terminal: Any) -> Merchant:
-        """Somebody new who takes cards."""
+        """Return a new merchant."""
         return Merchant(self, name, mcc, **terminal)
 
     # --- Time ------------------------------------------------------------------------------
 
     def until(self, time: str) -> None:
-        """Lets time pass until then."""
+        """Move the clock to this time."""
         read_of(self.client.post("/sandbox/clock", {"set": time}))
 
     def wait(self, time: str) -> None:
-        """Lets time pass; what is due has happened afterwards."""
+        """Move the clock forward. Everything that is due then has happened afterwards."""
         read_of(self.client.post("/sandbox/clock/advance", {"by": time}))
 
-    # --- Words -----------------------------------------------------------------------------
+    # --- Requests --------------------------------------------------------------------------
 
     def make(self, path: str, **body: Any) -> dict[str, Any]:
-        """Creates a resource."""
+        """Create a resource; return the answer."""
         return made_by(self.client.post(f"/{path}", body))
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
-        """What a GET answers."""
+        """Return the answer of a GET."""
         return read_of(self.client.get(path, query=query))
 
     def try_to(self, path: str, **body: Any) -> Reply:
-        """The answer to a simulation, whatever it is."""
+        """Send a simulation; return the reply with any status."""
         return self.client.post(f"/simulate/{path}", body)
 
     def say(self, path: str, **body: Any) -> Visit:
-        """A simulation that is decided, one way or the other."""
+        """Send a simulation that leads to a transaction, approved or declined; return its outcome."""
         return Visit(self, made_by(self.try_to(path, **body))["transaction"])
 
     def text(self, amount: float) -> str:
-        """An amount as a receipt has it."""
+        """Return an amount with the decimals of the currency."""
         return f"{amount:.{self.places}f}"
 
     def listens(self) -> None:
-        """Subscribes the scenario's listener to everything that happens with cards' money."""
+        """Create a webhook for all transaction events that posts to the listener's box."""
         config = {"url": self.box(), "basic_auth_username": "scenario", "basic_auth_password": "Receiver_7421!Lantern"}
         self.make("webhooks", name="Listener", active=True, events=["transaction.*"], config=config)
 
     def box(self) -> str:
-        """The listener's address."""
+        """Return the URL of the listener's box in the webhook inbox."""
         return f"{self.server.root_url}/sandbox/inbox/{self.program['token']}/listener"
 
     def hears(self, kind: str) -> dict[str, Any]:
-        """The news of a type, as soon as they are there."""
+        """Wait for a notification of a transaction type; return the transaction."""
         (message,) = self.get("/sandbox/inbox/listener", type=kind, wait="30s", count=1)["data"]
         return next(transaction for transaction in message["body"]["transactions"] if transaction["type"] == kind)

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, and a small client to talk to it."""
+"""Server in a separate process, and a small HTTP client for it."""
 
 import base64
 import contextlib
@@ -24,17 +24,17 @@ STOP_SECONDS = 60
 APPLICATION_TOKEN = "test_application"
 ACCESS_TOKEN = "test_access"
 
-# What lives at the root of the server; every other path is the API's and stands below /v3.
+# Paths at the root of the server. Every other path belongs to the API, below /v3.
 ROOT_PATHS = ("/v3", "/sandbox", "/healthz", "/readyz", "/metrics", "/docs", "/openapi")
 
-# uvicorn closes a connection that was idle for five seconds. We close ours sooner, so that no request is ever lost in
-# between: a client that repeats a POST by itself would hide the very faults that tests look for.
+# uvicorn closes a connection after five idle seconds. The client closes it earlier, so that no request is lost at that moment.
+# It does not retry requests, because a retry could hide the faults that tests look for.
 IDLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer of the server; `json` is None when the body is none; header names are in lower case."""
+    """An answer of the server. `json` is None if the body is not JSON. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,7 +43,7 @@ class Reply:
 
 
 class Client:
-    """One keep-alive connection with a program's credentials. Not for several threads: give each its own."""
+    """A keep-alive connection with a program's credentials. Not safe for several threads: each thread needs a client."""
 
     def __init__(self, root_url: str, application_token: str, access_token: str, *, timeout_s: float = 60) -> None:
         parts = urlsplit(root_url)
@@ -66,7 +66,7 @@ class Client:
         return self.request("DELETE", path, headers=headers)
 
     def request(self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None) -> Reply:
-        """Sends `body` as JSON, or as it is when it is bytes. `headers` go over our own. Raises OSError, HTTPException."""
+        """Send `body` as JSON, or unchanged if it is bytes. `headers` override the defaults. Raises OSError, HTTPException."""
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         sent = {"Authorization": self._authorization, "Accept": "application/json"}
         sent |= {"Content-Type": "application/json"} if content is not None else {}
@@ -76,7 +76,7 @@ class Client:
             self._connection.request(method, _full_path(path), content, {**sent, **(headers or {})})
             return self._read()
         except BaseException:
-            # Half an exchange is on the wire; the next request starts on a new connection.
+            # The exchange is incomplete, so the next request needs a new connection.
             self._connection.close()
             raise
         finally:
@@ -102,10 +102,10 @@ class Client:
 
 
 class OpenConnection(http.client.HTTPConnection):
-    """A connection that opens with its first request and never again: when it is lost, the next request fails."""
+    """A connection that opens once. If it is lost, the next request fails."""
 
     def connect(self) -> None:
-        """Open it."""
+        """Open the connection and disable automatic reconnects."""
         super().connect()
         self.auto_open = 0
 
@@ -119,9 +119,9 @@ def _full_path(path: str) -> str:
 class RunningServer:
     """`python -m cardwright serve` on a free port, ready when the constructor returns: `with RunningServer(db=…) as server`.
 
-    `db` is an absolute file path or a DSN, `env` goes over the environment, `arguments` follow on the command line. The server
-    runs in a folder of its own, which is also its `data_dir` unless another is given, and keeps both when it is started again.
-    Raises RuntimeError with the server's own words when it does not become ready.
+    `db` is an absolute file path or a DSN. `env` overrides the environment, and `arguments` are added to the command line. The
+    server runs in a new temporary folder, which is also its `data_dir` by default. A restart keeps both.
+    Raises RuntimeError with the output of the server if it does not become ready.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class RunningServer:
         self._command = [sys.executable, "-m", "cardwright", "serve"]
         self._command += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
         self._command += arguments
-        # A developer's own settings must not leak into a test.
+        # Settings of the developer's environment must not reach a test.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
-        # A test that wants a limit sets it; the others must not depend on how fast the machine is.
+        # Only a test of the answer limit sets a short one. Other tests must not depend on the speed of the machine.
         patient = {"CARDWRIGHT_ANSWER_LIMIT_S": "60"}
         ours = patient | {"CARDWRIGHT_APPLICATION_TOKEN": self.application_token, "CARDWRIGHT_ACCESS_TOKEN": self.access_token}
         self._env = {**clean, "PYTHONUNBUFFERED": "1", **ours, **(env or {})}
@@ -167,15 +167,15 @@ class RunningServer:
         return self._process.pid
 
     def client(self, *, timeout_s: float = 60) -> Client:
-        """A new connection with the server's own credentials."""
+        """Return a new client with the credentials of the default program."""
         return Client(self.root_url, self.application_token, self.access_token, timeout_s=timeout_s)
 
     def output(self) -> str:
-        """All that the server has printed so far, earlier starts included."""
+        """Return the output of the server so far, with that of earlier starts."""
         return self._log.read_text(errors="replace") if self._log.exists() else self._last_words
 
     def start(self) -> None:
-        """Starts it, also again after `stop` or `kill`: on the same data, on another port."""
+        """Start the server, also after `stop` or `kill`, on the same data and another port."""
         for last_try in (False, False, True):
             self.port = free_port(HOST)
             self._launch()
@@ -190,7 +190,7 @@ class RunningServer:
                 raise RuntimeError(f"not ready in {self._ready_s} s: {' '.join(self._command)}\n{self.output()[-4000:]}")
 
     def stop(self) -> int:
-        """SIGTERM, as an operator stops it, and its exit code; a server that does not heed it is killed, and that is an error."""
+        """Send SIGTERM and return the exit code. A server that does not stop in time is killed. Raises RuntimeError then."""
         self._process.send_signal(signal.SIGTERM)
         try:
             return self._process.wait(STOP_SECONDS)
@@ -204,20 +204,20 @@ class RunningServer:
         self._process.send_signal(signal.SIGTERM)
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait for the end of the server after `terminate`; return whether it came in time."""
+        """Wait for the end of the server after `terminate`, at most this time; return True if it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """SIGKILL for the server and all its workers, as a crash. May be called again, also after `stop`."""
-        # The group may be gone already; macOS says that of one that is dying with another error.
+        """Send SIGKILL to the server and all its workers, like a crash. Idempotent, also after `stop`."""
+        # The process group may have ended already. For a group that is ending, macOS raises another error.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
-        """Stops it if it still runs and removes its folder; `output` stays readable."""
+        """Stop the server if it runs and remove its folder. `output` stays readable."""
         try:
             if self._process.poll() is None:
                 self.stop()

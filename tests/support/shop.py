@@ -1,4 +1,4 @@
-"""A program with a card that Managed JIT Funding pays for and one with money of its own, and short words for shopping."""
+"""Shop: a program with a card with Managed JIT Funding and a card without it, and short methods for purchases."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from tests.support.server import Client, Reply, RunningServer
 JIT = {"enabled": True, "funding_source_token": "harbor_funding", "refunds_destination": "PROGRAM_FUNDING_SOURCE"}
 
 YEAR = "2035-06"
-"""The month in which the clock of a shop stands still, so that every date is known."""
+"""The month of the frozen clock of a shop."""
 
 
 class Shop:
-    """A program of the test's own: card ``jit`` of user ``ana``, card ``plain`` (no JIT Funding) of user ``bo``."""
+    """A new program with the card ``jit`` of user ``ana`` and the card ``plain`` (no JIT Funding) of user ``bo``."""
 
     def __init__(self, server: RunningServer, *, frozen: bool = True, **program: Any) -> None:
         self.server, self.program = server, new_program(server, **program)
@@ -29,11 +29,11 @@ class Shop:
         self.make("cards", token="plain", user_token="bo", card_product_token="plain")
 
     def connect(self) -> Client:
-        """One more connection with the program's credentials, to where the server is now."""
+        """Return a new client with the program's credentials for the server's current address."""
         return client_of(self.server, self.program)
 
     def product(self, token: str, **config: Any) -> None:
-        """A card product whose cards are active at once, spend anywhere, and online."""
+        """Create a card product for active cards, with online purchases and cash machines, except in OFAC countries."""
         life = {"activate_upon_issue": True, "expiration_offset": {"unit": "YEARS", "value": 5}}
         countries = {"accepted_countries_token": "decline_ofac_countries"}
         anywhere = {"transaction_controls": countries, "poi": {"ecommerce": True, "atm": True}}
@@ -41,43 +41,43 @@ class Shop:
         self.make("cardproducts", token=token, name=token, start_date="2020-01-01", config=config)
 
     def make(self, path: str, **body: Any) -> dict[str, Any]:
-        """Creates a resource."""
+        """Create a resource; return the answer."""
         return made_by(self.client.post(f"/{path}", body))
 
     def clock(self, time: str) -> None:
-        """Sets the program's clock, which only goes forward."""
+        """Set the program's clock, which only moves forward."""
         read_of(self.client.post("/sandbox/clock", {"set": time}))
 
     def simulate(self, path: str, **body: Any) -> Reply:
-        """The answer to a simulation, whatever it is."""
+        """Send a simulation; return the reply with any status."""
         return self.client.post(f"/simulate/{path}", body)
 
     def auth(self, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
-        """Transaction and raw message of a purchase."""
+        """Make a purchase; return its transaction and its ISO 8583 response."""
         return made_by(self.simulate("authorization", card_token=card, amount=amount, **{"mid": "m1", **fields}))
 
     def buy(self, amount: Any = 10, card: str = "jit", **fields: Any) -> dict[str, Any]:
-        """The transaction of a purchase."""
+        """Make a purchase; return its transaction."""
         return dict(self.auth(amount, card, **fields)["transaction"])
 
     def follow(self, path: str, original: dict[str, Any], amount: Any, **fields: Any) -> dict[str, Any]:
-        """The transaction of a clearing, a reversal or an advice that names another."""
+        """Send a clearing, a reversal or an advice of a transaction; return its transaction."""
         body = {"original_transaction_token": original["token"], "amount": amount, **fields}
         return dict(made_by(self.simulate(path, **body))["transaction"])
 
     def fill(self, amount: Any) -> None:
-        """Puts money on the card without JIT Funding: a refund stays on such an account."""
+        """Credit the account without JIT Funding by a refund, which stays on the account."""
         self.follow("clearing", self.buy(1, "plain"), amount, is_refund=True)
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
-        """What a GET answers."""
+        """Return the answer of a GET."""
         return read_of(self.client.get(path, query=query))
 
     def listed(self, path: str = "/transactions", **query: object) -> list[dict[str, Any]]:
-        """A list's objects."""
+        """Return the objects of a list, at most 100."""
         return list(self.get(path, count=100, **query)["data"])
 
     def money(self, user: str) -> tuple[float, float]:
-        """Ledger and available balance of a user."""
+        """Return ledger and available balance of a user."""
         gpa = self.get(f"/balances/{user}")["gpa"]
         return gpa["ledger_balance"], gpa["available_balance"]
