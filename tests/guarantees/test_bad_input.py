@@ -311,7 +311,7 @@ ODD_TOKENS = ("a b", "a?b", "a#b", "a%2Fb", "ä", "💳", "..", "a+b", "'", '"',
 
 
 @pytest.mark.parametrize("token", ODD_TOKENS)
-def test_odd_tokens_lead_back(object_graph: ObjectGraph, token: str) -> None:
+def test_odd_tokens_are_refused_or_find_their_object(object_graph: ObjectGraph, token: str) -> None:
     """A token with unusual characters is refused, or finds its object."""
     made = object_graph.client.post("/users", {"token": token})
     if made.status >= 400:

@@ -72,7 +72,7 @@ def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Calla
 
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
-def test_nulls_alone_choose_nobody(object_graph: ObjectGraph, place: Place) -> None:
+def test_scope_with_only_nulls_is_refused(object_graph: ObjectGraph, place: Place) -> None:
     """An association or a scope with nulls only gets a 400. It is not an empty object, which selects all cards or merchants."""
     for path, shape, _ in objects_of(place):
         if path[-1] in CHOICES:
@@ -108,7 +108,7 @@ def refused(client: Client, method: str, path: str, body: dict[str, Any], *names
     assert not [name for name in names if name not in reply.json["error_message"]], reply.text
 
 
-def test_no_stranger_is_limited(shop: Shop) -> None:
+def test_control_with_an_unknown_scope_is_refused(shop: Shop) -> None:
     """A control for a single card, which does not exist, gets a 400, and purchases of other cardholders are still approved."""
     client, wrong = shop.client, {"association": {"card_token": "jit"}}
     shop.make("velocitycontrols", token="anas", association={"user_token": "ana"}, **{**DAY, "amount_limit": 500})

@@ -372,7 +372,7 @@ def matches(row: Row, element: dict[str, Any]) -> bool:
     return (*actual, element.get("reason"), element.get("reason_code")) == expected
 
 
-def test_every_row_is_told_once(outcome: Outcome) -> None:
+def test_every_change_sends_one_event(outcome: Outcome) -> None:
     """Each change is reported once, in its category, with type, state, channel, reason and code of its row."""
     wrong = [
         (row[:-1], outcome.about(number))
@@ -501,7 +501,7 @@ def test_every_transaction_of_a_scene_arrives_once(examples: tuple[Client, list[
     assert set(counts.values()) == {1}
 
 
-def test_every_type_of_transaction_is_told(outcome: Outcome, examples: tuple[Client, list[Arrival]]) -> None:
+def test_every_type_of_transaction_sends_an_event(outcome: Outcome, examples: tuple[Client, list[Arrival]]) -> None:
     """Each possible type of transaction arrives, each kind of movement has a type, and only the auto reload has its fields."""
     types = {arrival.type for arrival in (*outcome.arrivals, *examples[1]) if arrival.category is Category.TRANSACTION}
     assert types == {TYPES[kind] for kind in POSSIBLE}

@@ -143,7 +143,7 @@ def test_a_kill_loses_neither_change_nor_event(migrated_url: str, moment: str) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_many_changes_of_one_moment_are_told_once(migrated_postgres_url: str, workers: int) -> None:
+def test_many_changes_at_one_time_send_one_event_each(migrated_postgres_url: str, workers: int) -> None:
     """DUE_MAX + 5 deposits of one day are each applied once and reported once, at most BATCH_MAX in a notification."""
     with RunningServer(db=migrated_postgres_url, workers=workers) as server:
         payroll, count = Payroll(server), DUE_MAX + 5

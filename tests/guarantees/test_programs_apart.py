@@ -129,7 +129,7 @@ def test_there_is_something_to_leak(twins: Twins) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
-def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
+def test_foreign_tokens_find_nothing(twins: Twins, place: Place) -> None:
     """A route finds the object of its program, and with any token of the other program in its path it finds nothing."""
     own_values = twins.values(place)
     assert ask(twins.alpha, place, own_values).status < 300 or place[1] in FRUITLESS
@@ -142,7 +142,7 @@ def test_foreign_tokens_lead_nowhere(twins: Twins, place: Place) -> None:
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place[0] == "GET"], ids=name_of)
-def test_equal_tokens_lead_home(twins: Twins, place: Place) -> None:
+def test_equal_tokens_find_the_object_of_their_program(twins: Twins, place: Place) -> None:
     """For a token that both programs have, and in every list, a program gets only its own objects."""
     twins.check(ask(twins.alpha, place, twins.values(place), **({"count": "100"} if ALL[place].paging else {})))
 
@@ -185,7 +185,7 @@ def fresh(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
-def test_wrong_credentials_open_nothing(twins: Twins, place: Place) -> None:
+def test_wrong_credentials_get_401(twins: Twins, place: Place) -> None:
     """Every route gives the same 401 for missing, incomplete, swapped or wrong credentials, even with an invalid body."""
     alpha, bravo = (pair_of(object_graph.client) for object_graph in (twins.alpha, twins.bravo))
     swapped = [(alpha[0], bravo[1]), (bravo[0], alpha[1]), alpha[::-1]]

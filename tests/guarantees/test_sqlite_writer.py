@@ -64,7 +64,7 @@ def test_a_killed_writer_is_replaced(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_it_ends_with_its_server(server: RunningServer, end: str) -> None:
+def test_writer_ends_with_its_server(server: RunningServer, end: str) -> None:
     """The writer process ends when its server is stopped or killed."""
     writer = writer_of(server)
     assert writer is not None

@@ -53,7 +53,7 @@ def block(platform: InProcessPlatform, user: str) -> None:
     platform.make("authcontrols/exemptmids", name=user, mid="m2", association=association)
 
 
-def test_a_users_controls_are_read_when_he_buys(platform: InProcessPlatform) -> None:
+def test_a_users_controls_are_read_at_the_first_purchase(platform: InProcessPlatform) -> None:
     """The cache holds the controls of exactly the users who bought something under the current revision."""
     for user in USERS:
         block(platform, user)
@@ -67,7 +67,7 @@ def test_a_users_controls_are_read_when_he_buys(platform: InProcessPlatform) -> 
     assert entry_of(platform).spend.users == {"u4"}
 
 
-def test_controls_of_products_and_of_everybody_are_there_from_the_start(platform: InProcessPlatform) -> None:
+def test_controls_for_products_and_for_all_users_are_loaded_first(platform: InProcessPlatform) -> None:
     """Controls of products and of the program are loaded with the program. Controls of users are not looked up if none exist."""
     platform.make("authcontrols", name="x", association={"card_product_token": "p"}, merchant_scope={"mid": "m9"})
     platform.make("authcontrols", name="y", merchant_scope={"mid": "m8"})

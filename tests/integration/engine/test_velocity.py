@@ -526,7 +526,7 @@ def control_fields(words: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story_of_controls_goes_as_told(platform: InProcessPlatform, name: str) -> None:
+def test_velocity_story_has_the_expected_answers(platform: InProcessPlatform, name: str) -> None:
     """Each line of a story has the expected answer. An independent count agrees with the outcomes and the available amounts."""
     story, day = Story(platform), ""
     for line in STORIES[name].strip().splitlines():

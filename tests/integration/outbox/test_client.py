@@ -151,7 +151,7 @@ def test_every_status_is_an_answer(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_answer_and_not_an_order(status: int) -> None:
+def test_a_redirect_is_not_followed(status: int) -> None:
     """A redirect is returned as the response and is not followed."""
     paths: list[str] = []
 
@@ -295,7 +295,7 @@ def test_a_closed_port_is_refused() -> None:
     assert (answer.status, answer.error) == (None, "connection refused")
 
 
-def test_a_name_that_nobody_has_is_an_error() -> None:
+def test_an_unknown_host_is_an_error() -> None:
     """A name under .invalid (RFC 6761) gives the error that it cannot be resolved."""
     answer = asyncio.run(post_once("http://nobody.invalid/"))
     assert (answer.status, answer.error) == (None, "host name could not be resolved")
@@ -349,7 +349,7 @@ def test_a_packed_body_is_not_unpacked() -> None:
     assert asyncio.run(story()).body == bomb
 
 
-def test_cookies_are_forgotten() -> None:
+def test_cookies_are_not_sent_again() -> None:
     """A cookie of one response is not sent with the next request."""
     cookies: list[str | None] = []
 
@@ -416,7 +416,7 @@ def test_connections_have_a_limit() -> None:
     assert most == [3]
 
 
-def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> None:
+def test_wait_for_a_free_connection_is_reported() -> None:
     """While all connections hang, the next post reports that no connection was free, not that its server was silent."""
 
     async def story(loop: HeldLoop) -> list[str | None]:
@@ -435,7 +435,7 @@ def test_waiting_for_our_own_connections_is_not_blamed_on_the_other_side() -> No
     assert run_held(story) == ["no free connection within 200 ms", "no answer within 400 ms"]
 
 
-def test_a_post_that_got_its_connection_late_blames_the_server_again() -> None:
+def test_timeout_after_a_late_connection_names_the_server() -> None:
     """After the wait for a connection has ended, a missing response is reported as the server's."""
 
     async def story(loop: HeldLoop) -> list[str | None]:
@@ -522,7 +522,7 @@ def test_headers_that_bend_the_request_are_not_sent() -> None:
     assert answer.error == "refused by the outgoing guard: a header value has a character that is not allowed"
 
 
-def test_errors_and_reprs_tell_no_secrets() -> None:
+def test_errors_and_reprs_contain_no_secrets() -> None:
     """No result of a post shows the path of the URL, a header value or the body of the response in its repr."""
 
     async def story(loop: HeldLoop) -> list[EndpointResponse]:

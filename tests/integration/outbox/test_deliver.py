@@ -277,7 +277,7 @@ def test_an_address_of_one_simulation_gets_three_tries(store: NotificationStore)
 
 
 @pytest.mark.parametrize("active", [False, None])
-def test_nobody_to_send_to_is_the_end(store: NotificationStore, active: bool | None) -> None:
+def test_delivery_without_an_active_webhook_is_dead(store: NotificationStore, active: bool | None) -> None:
     """For a webhook that is not active or does not exist nothing is sent. The row is DEAD and has the reason."""
     with a_receiver() as receiver:
         store.notify(GONE if active is None else store.webhook(receiver.url, active=False), 7)
@@ -455,7 +455,7 @@ def test_a_kill_between_send_and_mark_sends_again(store: NotificationStore, migr
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_who_lost_the_claim_has_no_say(store: NotificationStore, status: int) -> None:
+def test_lost_claim_writes_no_outcome(store: NotificationStore, status: int) -> None:
     """A response is not recorded if the row has another claim by then, as after a new claim or a reset."""
     with a_receiver(holds=True, answers=[status]) as receiver:
         store.notify(store.webhook(receiver.url), 7)
@@ -490,7 +490,7 @@ def test_a_stop_waits_for_answers_and_claims_nothing_more(store: NotificationSto
     assert len(receiver.bodies) == 1
 
 
-def test_a_stop_does_not_wait_for_ever(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_has_a_time_limit(store: NotificationStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A post without a response is given up after STOP_S. It is due again, because it may not have arrived."""
     monkeypatch.setattr("cardwright.outbox.deliver.STOP_S", 0.2)
     with a_receiver(holds=True) as receiver:

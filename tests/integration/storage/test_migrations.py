@@ -136,7 +136,7 @@ def test_migrations_that_start_at_once_run_one_after_the_other(database_url: str
     assert sorted(changed) == [False, True]
 
 
-def test_a_migration_does_not_wait_for_ever(database_url: str) -> None:
+def test_a_wait_for_a_migration_has_a_limit(database_url: str) -> None:
     """A migration gives up at its limit while another one holds the lock. It reports the reason and changes nothing."""
     database = Database(database_url)
     if database.is_sqlite:

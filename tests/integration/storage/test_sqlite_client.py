@@ -93,7 +93,7 @@ def test_messages_longer_than_a_socket_holds(path: str) -> None:
     with_wire(path, use)
 
 
-def test_when_it_dies_everybody_is_told(path: str) -> None:
+def test_a_dead_process_fails_all_waiting_calls(path: str) -> None:
     """When the process dies, a waiting request and every later one raise Unavailable."""
 
     async def use(client: SqliteClient) -> None:

@@ -114,7 +114,7 @@ def test_newest_of_the_right_age_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         find_binaries()
 
 
-def test_failed_start_tells_the_servers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_reports_the_servers_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that refuses its settings raises an error with its log, and leaves no folder."""
     homes: list[Path] = []
     make = support.new_home

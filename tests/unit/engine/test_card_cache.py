@@ -90,7 +90,7 @@ def test_an_owner_of_his_own_comes_back() -> None:
     assert (msgspec.structs.asdict(entry.owner), entry.user.token) == (msgspec.structs.asdict(owner), UUID)
 
 
-def test_the_newest_word_stands() -> None:
+def test_the_newest_version_replaces_the_older() -> None:
     """A card that is cached again has its newest facts."""
     cards = Cards()
     cards.add(row_of("one"), "4321")

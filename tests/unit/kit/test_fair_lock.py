@@ -6,7 +6,7 @@ import time
 from cardwright.kit.fair_lock import FairLock
 
 
-def test_those_who_wait_come_before_the_one_who_comes_back() -> None:
+def test_waiters_come_before_a_returning_holder() -> None:
     """A holder that releases the lock and requests it again is served after all waiting threads, which keep their order."""
     lock, served = FairLock(), list[str]()
 

@@ -45,7 +45,7 @@ def written(limit: int) -> Path:
     return path
 
 
-def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
+def test_report_shows_a_change(cardwright: Callable[..., Any]) -> None:
     """The report has the flips by purchase and control. Without a bound the exit code is 0."""
     done = cardwright("backtest", written(50))
     assert done.code == 0, done.err
@@ -55,7 +55,7 @@ def test_a_change_is_told(cardwright: Callable[..., Any]) -> None:
     assert not any(line != line.rstrip() for line in done.out.splitlines())
 
 
-def test_an_authorization_control_is_told(cardwright: Callable[..., Any]) -> None:
+def test_report_names_an_authorization_control(cardwright: Callable[..., Any]) -> None:
     """A file may change authorization controls, too. The report counts the declines of each control."""
     new = {"token": "no_m1", "name": "Not there", "merchant_scope": {"mid": "m1"}}
     Path("change.json").write_text(json.dumps({"auth_controls": {"add": [new]}, "velocity_controls": {"remove": ["day"]}}))

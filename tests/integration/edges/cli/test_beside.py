@@ -65,7 +65,7 @@ def test_exec_uses_the_database_it_is_given(spawn: Callable[..., Any], cardwrigh
     ("command", "code", "message"),
     [([], 2, "no command is given"), (["--", "no-such-program"], 127, "command not found"), (["--", "."], 127, "not executable")],
 )
-def test_exec_tells_what_cannot_be_run(command: list[str], code: int, message: str, cardwright: Callable[..., Any]) -> None:
+def test_exec_reports_an_invalid_command(command: list[str], code: int, message: str, cardwright: Callable[..., Any]) -> None:
     """The exit codes are those of a shell, and the error has the reason."""
     done = cardwright("exec", *command)
     assert done.code == code
@@ -147,7 +147,7 @@ def test_explain_shows_an_approval(tokens: list[str], cardwright: Callable[..., 
     assert {check["verdict"] for check in decision["checks"]} == {"pass"}
 
 
-def test_explain_tells_what_is_wrong(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_reports_each_failure(tokens: list[str], cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown token, a missing server, an invalid URL, and wrong or missing credentials cause different errors."""
     assert "nothing: there is no such transaction in the program default at " in cardwright("explain", "nothing").err
     assert "cannot connect to" in cardwright("explain", tokens[0], "--base-url", "http://127.0.0.1:1/v3").err
@@ -177,7 +177,7 @@ def test_demo_keeps_its_promises(spawn: Callable[..., Any]) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_demo_is_told_in_plain_lines(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_prints_plain_lines(instance: Fresh, cardwright: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """If stdout is no terminal, the demo prints neither colours nor blanks at the ends of lines."""
     instance.client.request("POST", "/sandbox/reset", {})
     use(instance, monkeypatch)

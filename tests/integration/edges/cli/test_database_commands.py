@@ -133,7 +133,7 @@ def test_json_has_one_spelling() -> None:
     assert "json" not in [value.value for value in OutputFormat]
 
 
-def test_verify_tells_what_is_wrong(cardwright: Callable[..., Any], books: str) -> None:
+def test_verify_reports_violations(cardwright: Callable[..., Any], books: str) -> None:
     """A violation is reported with its place, the expected and the actual value, and the exit code is 1."""
     database = Database(books)
     with database.write() as db:
@@ -159,7 +159,7 @@ def test_verify_needs_a_database(cardwright: Callable[..., Any]) -> None:
     assert "cardwright migrate" not in empty.err + missing.err
 
 
-def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> None:
+def test_non_database_file_is_reported(cardwright: Callable[..., Any]) -> None:
     """A file of another kind causes an error with the reason."""
     Path("x.db").write_text("a letter to my aunt, " * 50)
     done = cardwright("verify", "--db", "x.db")
@@ -167,7 +167,7 @@ def test_file_that_is_no_database_is_told(cardwright: Callable[..., Any]) -> Non
     assert "file is not a database" in done.err
 
 
-def test_reset_removes_when_told_so(cardwright: Callable[..., Any], books: str) -> None:
+def test_reset_needs_confirmation(cardwright: Callable[..., Any], books: str) -> None:
     """Without a terminal `reset` requires --yes. It removes the cards and keeps the program."""
     refused = cardwright("reset", "--db", books)
     assert refused.code == 2

@@ -105,7 +105,7 @@ def test_production_with_its_secrets_is_accepted() -> None:
     check(Settings(**PRODUCTION))
 
 
-def test_refused_start_tells_the_option(spawn: Callable[..., Any]) -> None:
+def test_refused_start_names_the_option(spawn: Callable[..., Any]) -> None:
     """A wrong option ends the command with exit code 2, the reason on stderr, an empty stdout and no file."""
     done = spawn("serve", "--workers", 2)
     assert (done.code, done.out) == (2, "")
@@ -115,7 +115,7 @@ def test_refused_start_tells_the_option(spawn: Callable[..., Any]) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_wrong_environment_is_told_without_its_value(spawn: Callable[..., Any]) -> None:
+def test_wrong_variable_is_named_without_its_value(spawn: Callable[..., Any]) -> None:
     """An invalid variable is named without its value, which may be a secret."""
     done = spawn("serve", env={**os.environ, "CARDWRIGHT_LOG_JSON": "hunter2"})
     assert done.code == 2
@@ -123,7 +123,7 @@ def test_wrong_environment_is_told_without_its_value(spawn: Callable[..., Any]) 
     assert "hunter2" not in done.err
 
 
-def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
+def test_taken_port_is_reported(spawn: Callable[..., Any]) -> None:
     """A taken port causes an error that names the address. The server chooses no other port."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -135,14 +135,14 @@ def test_taken_port_is_told(spawn: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid", "--port", 0)])
-def test_wrong_host_is_told(arguments: tuple[object, ...], spawn: Callable[..., Any]) -> None:
+def test_wrong_host_is_reported(arguments: tuple[object, ...], spawn: Callable[..., Any]) -> None:
     """A host that is not this machine causes an error that names it."""
     done = spawn("serve", *arguments)
     assert done.code == 1
     assert done.err.startswith(f"error: --host {arguments[1]}")
 
 
-def test_database_that_does_not_answer_is_told(spawn: Callable[..., Any]) -> None:
+def test_unreachable_database_is_reported(spawn: Callable[..., Any]) -> None:
     """An unreachable database causes an error with its address, without the password and a traceback."""
     done = spawn("serve", "--db", f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x", "--port", 0)
     assert done.code == 1
@@ -201,7 +201,7 @@ def test_life_of_an_instance(cardwright: Callable[..., Any], spawn: Callable[...
     assert "next:  cardwright serve" in gone.err
 
 
-def test_word_of_a_dead_instance_is_not_believed(cardwright: Callable[..., Any]) -> None:
+def test_status_detects_a_crashed_instance(cardwright: Callable[..., Any]) -> None:
     """If instance.json remains after a crash, `status` reports that it cannot connect."""
     folder = Path(".cardwright")
     folder.mkdir()
@@ -213,7 +213,7 @@ def test_word_of_a_dead_instance_is_not_believed(cardwright: Callable[..., Any])
     assert "cannot connect to" in done.err
 
 
-def test_banner_tells_what_one_needs() -> None:
+def test_banner_has_all_fields() -> None:
     """The banner has the base URL, both tokens, the explorer, the inbox, the mode and the place of the data."""
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--seed", "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -251,7 +251,7 @@ def test_hint_leads_to_the_instance(place: list[str]) -> None:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_production_keeps_its_tokens_to_itself(form: list[str]) -> None:
+def test_production_banner_has_no_tokens(form: list[str]) -> None:
     """The output of a production server contains no tokens, because it may be logged."""
     secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
     env = {**os.environ, **secrets, "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-app", "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access"}

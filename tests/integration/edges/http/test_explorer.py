@@ -50,7 +50,7 @@ def test_root_leads_to_the_page(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
-def test_file_asks_no_stranger(name: str) -> None:
+def test_file_names_no_other_host(name: str) -> None:
     """No file of the explorer has an address of another host: the explorer works without a network."""
     text = FOLDER.joinpath(name).read_text(encoding="utf-8").replace(SVG_NAME, "").replace(HERE, "")
     assert not re.findall(r"(?:[a-z]+:)?//[\w.-]+\.\w+", text)

@@ -238,7 +238,7 @@ def test_path_parameter_names_a_kind(path: str, name: str, kind: str) -> None:
     assert openapi.kind_of(path, name) == kind
 
 
-def test_every_problem_is_told() -> None:
+def test_every_problem_has_an_example() -> None:
     """Each kind of problem whose status an operation names is an example in the document."""
     responses = DOCUMENT["components"]["responses"].values()
     documented = {

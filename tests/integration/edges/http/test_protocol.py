@@ -55,7 +55,7 @@ def test_bodies_and_targets_of_all_forms_are_read(request_bytes: bytes, body: by
     run_protocol(say)
 
 
-def test_who_waits_to_be_told_to_go_on_is_told() -> None:
+def test_expect_100_continue_is_answered() -> None:
     """With ``Expect: 100-continue`` the server requests the body and then answers (RFC 9110, 10.1.1)."""
 
     async def say(running: Running) -> None:

@@ -129,7 +129,7 @@ def test_unknown_tokens_are_not_found(api: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS, ids=[f"{before} to {after}" for before, after in PAIRS])
-def test_a_program_keeps_to_the_roads(api: Client, before: str, after: str) -> None:
+def test_channel_api_follows_the_documented_transitions(api: Client, before: str, after: str) -> None:
     """Channel API makes only the documented changes. Any other change is a 412 and leaves user and transitions unchanged."""
     somebody = user(api)
     assert lead(api, somebody, before, channel="SYSTEM").status == 201
@@ -161,7 +161,7 @@ def test_the_observed_walk_of_the_system(api: Client) -> None:
 # --- Effects ------------------------------------------------------------------------------------------------
 
 
-def test_decisions_learn_of_it(api: Client, database: Path) -> None:
+def test_a_new_status_raises_the_revision(api: Client, database: Path) -> None:
     """A new status adds a version of the user under a new revision of the account. A repeated status adds a transition only."""
     somebody = user(api, address1="1 Quay")
     lead(api, somebody, "SUSPENDED")
@@ -183,7 +183,7 @@ def test_the_parents_account_learns_of_a_sharing_child(api: Client, database: Pa
     assert api.get(f"/users/{parent}").json["status"] == "ACTIVE"
 
 
-def test_subscribers_are_told(api: Client, database: Path) -> None:
+def test_transitions_send_events(api: Client, database: Path) -> None:
     """Creation and each transition write one event for each subscribed webhook. The event has the token of the transition."""
     config = {"url": "http://127.0.0.1:9/hook", "basic_auth_username": "harbor", "basic_auth_password": "Harbor#2026harbor#2026"}
     for events in (["usertransition.*"], ["usertransition.suspended"]):

@@ -166,7 +166,7 @@ def test_creation_is_the_first_transition(api: Client) -> None:
 # --- Replays ----------------------------------------------------------------------------------------
 
 
-def test_a_repeat_makes_nobody_new(api: Client) -> None:
+def test_a_replay_creates_no_second_user(api: Client) -> None:
     """The same token and body return the user as it is now. A different body, even in a secret only, is a 409."""
     token = fresh("once")
     secrets = {"ssn": "111223333", "password": "Harbor#2026"}

@@ -88,7 +88,7 @@ def test_a_control_is_taken_away_and_another_tried(shop: Shop) -> None:
     assert flips[1]["after"]["response"]["code"] == "1817"
 
 
-def test_an_authorization_control_is_planted(shop: Shop) -> None:
+def test_an_added_authorization_control_declines(shop: Shop) -> None:
     """An added authorization control declines purchases in its scope from its start time. Freed room approves a later one."""
     limit(shop, "day", 50)
     early = shop.buy(10, mid="bar")

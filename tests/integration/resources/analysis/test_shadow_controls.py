@@ -35,7 +35,7 @@ def promote(shop: Shop) -> dict[str, Any]:
     return read_of(shop.client.post("/sandbox/shadow-controls/quiet/promote", {}))
 
 
-def test_a_shadow_refuses_nobody_and_tells_whom_it_would_have(shop: Shop) -> None:
+def test_a_shadow_control_declines_nothing_and_lists_hits(shop: Shop) -> None:
     """A purchase above the limit is approved and recorded. A purchase that another check declines is not recorded."""
     made = shadow(shop, name="Fifty")
     assert (made["state"], made["control"]["name"], made["control"]["amount_limit"]) == ("ACTIVE", "Fifty", 50)
@@ -82,7 +82,7 @@ def test_a_promoted_shadow_refuses_with_its_usage_intact(shop: Shop) -> None:
     assert promote(shop)["state"] == "PROMOTED"
 
 
-def test_a_deleted_shadow_looks_no_more(shop: Shop) -> None:
+def test_a_deleted_shadow_control_is_not_evaluated(shop: Shop) -> None:
     """A deleted shadow control keeps its records and adds none. If it is promoted later, it counts the current day again."""
     shadow(shop)
     shop.buy(60)

@@ -115,7 +115,7 @@ def test_transition_tells_the_request_and_the_card(issuer: Issuer) -> None:
     assert (card["state"], card["state_reason"], card["last_modified_time"]) == ("SUSPENDED", "lost it", "2026-01-01T12:00:03Z")
 
 
-def test_card_says_why_even_when_nobody_did(issuer: Issuer) -> None:
+def test_card_has_a_state_reason_without_a_request_reason(issuer: Issuer) -> None:
     """Without a reason, or with an empty one, the card gets a default ``state_reason`` that names the change."""
     issuer.card(token="c", metadata={})
     assert "reason" not in issuer.enter("c", "ACTIVE")
@@ -342,7 +342,7 @@ def test_life_cycle_is_that_of_the_card_s_own_day(issuer: Issuer) -> None:
 # --- Webhooks and purchases ---------------------------------------------------------------
 
 
-def test_every_transition_is_told_in_its_commit(issuer: Issuer, database: Path) -> None:
+def test_every_transition_sends_one_event(issuer: Issuer, database: Path) -> None:
     """A webhook for all card transitions gets one event for each, in order. A webhook for one type gets only that type."""
     auth = {"basic_auth_username": "listener", "basic_auth_password": "Aa1!Aa1!Aa1!Aa1!Aa1!"}
     for name, event in (("all", "cardtransition.*"), ("some", "cardtransition.state.terminated")):

@@ -198,7 +198,7 @@ def standing(*amounts: int) -> tuple[int, ...]:
     return (*amounts, *NOTHING[len(amounts) :])
 
 
-def test_what_does_not_tie_is_told() -> None:
+def test_settlement_check_finds_differences() -> None:
     """The check of the report finds a leg without a line, a line without a leg, and accounts that do not sum to zero."""
     sound = Day(NOTHING, DayTotals(jit_load=10, entries=1), standing(-10, 0, 10))
     assert sound.differences() == {}

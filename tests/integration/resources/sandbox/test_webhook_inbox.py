@@ -330,7 +330,7 @@ def test_a_box_is_emptied(client: InboxClient) -> None:
     assert (client.inbox(), len(client.inbox("other"))) == ([], 1)
 
 
-def test_nobody_misses_a_message(client: InboxClient) -> None:
+def test_a_reader_misses_no_message(client: InboxClient) -> None:
     """With eight concurrent senders, a reader that continues after the last id sees each of 200 messages once."""
     posted, numbers, last = 200, list[int](), 0
     over = threading.Event()

@@ -32,7 +32,7 @@ def test_a_running_clock_is_enough(server: RunningServer) -> None:
     assert shop.money("ana") == (0, 0)
 
 
-def test_what_fell_due_while_nobody_was_there(tmp_path: Path) -> None:
+def test_a_hold_due_during_downtime_expires_after_the_start(tmp_path: Path) -> None:
     """If the server is killed, an open hold expires once after the restart, without a request."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server:
         shop = Shop(server, frozen=False)
