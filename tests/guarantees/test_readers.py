@@ -42,5 +42,7 @@ def test_a_miss_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(readers, "ask", cut)
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=readers.IDLE) as server:
-        for kind in readers.run([server], readers=1, purchases=2, first=10):
+        # Without arrivals: a purchase that arrives between the start of a reader and its first page is not expected, so its
+        # omission would not count.
+        for kind in readers.run([server], readers=1, purchases=0, first=10):
             assert min(kind.missed, kind.repeated) > 0
