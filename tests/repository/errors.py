@@ -21,7 +21,7 @@ KINDS = {name: kind for name, kind in vars(problems).items() if isinstance(kind,
 """Every kind of problem by its name in ``core/problems.py``."""
 
 Entry = Mapping[str, str]
-"""A cause and a next step (``action``), and for a reason the part of it that is a choice."""
+"""A cause and a next step (``action``), and for a reason the part that is a choice."""
 
 INTRODUCTION = """\
 # Errors and decline reasons

@@ -1,4 +1,4 @@
-"""Folders of the package: their lines, which imports which, and their order in the import contracts."""
+"""Folders of the package: their lines, their imports, and their order in the import contracts."""
 
 import ast
 import re
@@ -33,7 +33,7 @@ def read_layers(file: Path = ROOT / "pyproject.toml") -> dict[str, list[list[str
 
 
 class Structure:
-    """The folders of a set of modules. A top-level file counts as a folder of its own."""
+    """The folders of a set of modules. A top-level file counts as a separate folder."""
 
     def __init__(self, modules: Mapping[str, str], layers: Mapping[str, list[list[str]]]) -> None:
         self.layers = layers
@@ -79,7 +79,7 @@ class Structure:
 
 
 def module_name(path: str) -> str:
-    """Return the full name of a module, which for ``__init__.py`` is its package's."""
+    """Return the full name of a module, which for ``__init__.py`` is the name of its package."""
     return ".".join((PACKAGE, *path.removesuffix(".py").split("/"))).removesuffix(".__init__")
 
 
@@ -92,7 +92,7 @@ def _folder(path: str, packages: Collection[str]) -> str:
 
 
 def imported_names(path: str, source: str) -> Iterator[str]:
-    """Yield the full names of what a module imports, at any depth and for type checkers too."""
+    """Yield the full names that a module imports, at any depth and for type checkers too."""
     package = [PACKAGE, *path.split("/")[:-1]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -112,7 +112,7 @@ def _index(layers: list[list[str]], name: str) -> int:
 
 
 def closure(arrows: Collection[Arrow]) -> dict[str, set[str]]:
-    """Return everything that each folder imports, directly or through others."""
+    """Return all folders that each folder imports, directly or through others."""
     reached: dict[str, set[str]] = defaultdict(set)
     for a, b in arrows:
         reached[a].add(b)

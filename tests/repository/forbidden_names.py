@@ -1,7 +1,7 @@
-"""Forbidden names: words that a reader of the code would have to learn first. The glossary has the words of the field."""
+"""Forbidden names: words that are not terms of card issuing or of programming. The glossary has the terms."""
 
 PLAIN_WORDS = frozenset({"one", "more", "at", "what", "own", "found", "said", "told", "seen", "asked"})
-"""Pronouns and participles: no variable, parameter, function, class or module is called so, with underscores or without."""
+"""Pronouns and participles. No variable, parameter, function, class or module has such a name, with or without underscores."""
 
 COINED_WORDS = frozenset(
     {
@@ -9,7 +9,7 @@ COINED_WORDS = frozenset(
         "shoppers", "naughty", "fighter", "deed", "deeds", "alike", "floor", "floors", "door", "doors",
     }
 )  # fmt: skip
-"""Words of an earlier design: no part of a name, of a file or of a target of make."""
+"""Coined words. No part of a name, of a file or of a target of make is one of them."""
 
 COINED_TEXT = COINED_WORDS - {"few", "face", "faces", "alike", "floor", "floors", "door", "doors"}
-"""Those of them that no text may have either; the others are ordinary English too."""
+"""Coined words that no text has either. The others are ordinary English words too."""

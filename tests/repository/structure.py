@@ -14,22 +14,22 @@ from tests.repository.folders import ROOT, Arrow, Structure, closure, read_layer
 PICTURE = ROOT / "docs" / "development" / "structure.svg"
 
 HEIGHT, GAP, LETTER = 38, 14, 6.4
-"""Pixels: a box, the space beside it, and a letter of its name, by which a panel's boxes are wide enough."""
+"""Pixels: height of a box, space beside it, and width of a letter, from which the width of a panel's boxes follows."""
 
 
 class Panel:
-    """Boxes in rows from the highest layer to the lowest, and the arrows that no path of other arrows replaces."""
+    """Boxes in rows from the highest layer to the lowest, and arrows, without those that a path of other arrows replaces."""
 
     def __init__(self, ranks: Mapping[str, tuple[int, int]], arrows: Collection[Arrow]) -> None:
         reached = closure(arrows)
         direct = sorted((a, b) for a, b in arrows if not any(b in reached[c] for x, c in arrows if x == a))
-        # Folders of one layer that import each other stand below each other: their rows follow the longest path between them.
+        # Folders of one layer with imports between them are in different rows: the row follows the longest path of imports.
         keys = {box: (rank, -self._depth(box, ranks, arrows)) for box, rank in ranks.items()}
         rows = sorted(set(keys.values()))
         self.row = {box: rows.index(key) for box, key in keys.items()}
         self.layer = [rank for rank, _ in rows]
         self.half = (LETTER * max(map(len, ranks)) + 16) / 2
-        # An arrow over several rows has a point in each row between, which keeps its place free of boxes.
+        # An arrow over several rows has a point in each row between them, which keeps the place free of boxes.
         self.paths: list[list[Any]] = [[a, *((a, b, row) for row in range(self.row[a] + 1, self.row[b])), b] for a, b in direct]
         self.x = self._places(len(rows))
 
@@ -37,7 +37,7 @@ class Panel:
         return max((1 + self._depth(b, ranks, arrows) for a, b in arrows if a == box and ranks[a] == ranks[b]), default=0)
 
     def _places(self, row_count: int) -> dict[Any, float]:
-        """Return the middle of each box and point: each row is moved again and again to the mean of what it is joined to."""
+        """Return the middle of each box and point. Repeated sweeps move each item to the mean of the items joined to it."""
         rows: list[list[Any]] = [[box for box in self.row if self.row[box] == row] for row in range(row_count)]
         joined = defaultdict(list)
         for path in self.paths:
@@ -58,7 +58,7 @@ class Panel:
         return {item: place - left for item, place in best.items()}
 
     def _cost(self, x: Mapping[Any, float]) -> float:
-        """Return the length of the arrows sideways; a crossing costs as much as 100 pixels."""
+        """Return the horizontal length of the arrows in pixels. Each crossing adds 100."""
         steps = [(self._row(a), x[a], x[b]) for path in self.paths for a, b in pairwise(path)]
         crossings = sum(a[0] == b[0] and (a[1] - b[1]) * (a[2] - b[2]) < 0 for a in steps for b in steps) / 2
         return crossings * 100 + sum(abs(start - end) for _, start, end in steps)
@@ -68,18 +68,18 @@ class Panel:
 
     @property
     def width(self) -> float:
-        """Pixels from the left edge to the right one."""
+        """Width of the panel in pixels."""
         return max(place + self._half(item) for item, place in self.x.items())
 
     def _half(self, item: Any) -> float:
         return self.half if isinstance(item, str) else 0.0
 
     def _apart(self, row: list[Any], wanted: Mapping[Any, float]) -> dict[Any, float]:
-        """Return the places nearest to the wanted ones, by least squares, at which nothing of a row overlaps."""
+        """Return the places nearest to the wanted ones, by least squares, without overlaps in the row."""
         offsets = [0.0]
         for left, right in pairwise(row):
             offsets.append(offsets[-1] + self._half(left) + GAP + self._half(right))
-        # Pool adjacent violators: items that would overlap share the mean of where they want to be.
+        # Pool adjacent violators: items that would overlap share the mean of their wanted places.
         pools: list[list[float]] = []
         for item, offset in zip(row, offsets, strict=True):
             pools.append([wanted[item] - offset])
@@ -92,7 +92,7 @@ class Panel:
 # --- Picture ------------------------------------------------------------------------------
 
 PITCH, MARGIN, TOP = 72, 24, 64
-"""Pixels: from one row to the next, around the picture, and above the first row."""
+"""Pixels: distance of the rows, margin of the picture, and space above the first row."""
 
 STYLE = """
 svg { --ink: #1f2328; --soft: #59636e; --paper: #ffffff; --box: #ffffff; --band: #f2f4f7; --edge: #8c959f }
@@ -114,10 +114,10 @@ NOTES = (
 
 
 def panels_of(structure: Structure) -> list[tuple[str, Panel, dict[str, list[str]]]]:
-    """Return heading, panel and folders of each box: the package, then each folder whose subfolders have a contract."""
+    """Return panels with heading and folders of each box: of the package, then of each folder with contracts inside."""
     panels = []
     inner = [folder for folder in structure.layers if folder]
-    # A folder with a single line has an empty __init__.py and nothing else.
+    # A folder with a single line has only an __init__.py with a docstring.
     folders = [folder for folder in sorted(structure.lines) if structure.lines[folder] > 1 or folder.endswith(".py")]
     for container in ["", *inner]:
         boxes: dict[str, str] = {}
@@ -198,7 +198,7 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
 
 
 def _curve(panel: Panel, path: list[Any], x: Mapping[Any, float], y: list[float]) -> str:
-    """Return the way of an arrow: from the lower side of its first box through its points to the upper side of its last."""
+    """Return the path of an arrow: from the lower side of its first box through its points to the upper side of the last."""
     places = [(_side(panel, path, 0, x), y[panel.row[path[0]]] + HEIGHT)]
     for point in path[1:-1]:
         places += [(x[point], y[point[2]]), (x[point], y[point[2]] + HEIGHT)]
@@ -211,14 +211,14 @@ def _curve(panel: Panel, path: list[Any], x: Mapping[Any, float], y: list[float]
 
 
 def _side(panel: Panel, path: list[Any], end: int, x: Mapping[Any, float]) -> float:
-    """Return where an arrow meets its box: those of one side are spread in the order of the places that they lead to."""
+    """Return the place where an arrow meets its box. The arrows of one side are in the order of their next points."""
     towards = 1 if end == 0 else -2
     paths = sorted((other for other in panel.paths if other[end] == path[end]), key=lambda other: x[other[towards]])
     return x[path[end]] + (paths.index(path) - (len(paths) - 1) / 2) * min(18.0, 1.6 * panel.half / len(paths))
 
 
 def without_shares(picture: str) -> str:
-    """Return a picture without its percentages, which every change of a module changes."""
+    """Return a picture without its percentages, which change with every module."""
     return re.sub(r"[\d.]+ %", "%", picture)
 
 

@@ -1,4 +1,4 @@
-"""Terminal picture: ``docs/images/explain.svg``, what ``cardwright explain`` prints for a decline. `make picture` draws it."""
+"""Terminal picture: ``docs/images/explain.svg``, the output of ``cardwright explain`` for a decline. `make picture` draws it."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ from tests.support.server import RunningServer
 PICTURE = ROOT / "docs" / "images" / "explain.svg"
 
 COLUMNS, ROWS = 124, 60
-"""Characters of the terminal."""
+"""Size of the terminal in characters."""
 
 FORMAT = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -47,7 +47,7 @@ FORMAT = """\
 </g>
 </svg>
 """
-"""Rich's picture without its fonts, which a browser would load from another host."""
+"""Rich's SVG format without its fonts, which a browser would load from another host."""
 
 
 def declined_purchase(server: RunningServer) -> tuple[dict[str, str], str]:
@@ -82,7 +82,7 @@ def declined_purchase(server: RunningServer) -> tuple[dict[str, str], str]:
 
 
 def printed_on_a_terminal(command: list[str], env: Mapping[str, str]) -> str:
-    """Return what a command prints, escape sequences included, when its output is a terminal."""
+    """Return the output of a command on a terminal, with escape sequences."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env={**os.environ, **env}) as process:
@@ -92,7 +92,7 @@ def printed_on_a_terminal(command: list[str], env: Mapping[str, str]) -> str:
             while chunk := os.read(ours, 65536):
                 chunks.append(chunk)
         except OSError:
-            # Linux ends the reading of a terminal that its last program has left with an error.
+            # After the last program has closed the terminal, a read fails on Linux.
             pass
         os.close(ours)
     assert process.returncode == 0
@@ -100,7 +100,7 @@ def printed_on_a_terminal(command: list[str], env: Mapping[str, str]) -> str:
 
 
 def drawn() -> str:
-    """Return the picture. Equal seeds give equal bytes, so it changes only with the output."""
+    """Return the picture. The server has a seed, so the picture changes only with the output."""
     with tempfile.TemporaryDirectory() as folder, RunningServer(db=str(Path(folder, "cardwright.db")), seed=7) as server:
         env, token = declined_purchase(server)
         command = [sys.executable, "-m", "cardwright", "explain", token]

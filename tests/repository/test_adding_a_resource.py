@@ -1,4 +1,4 @@
-"""The page about adding a resource: its steps, followed in a copy of the repository, add one that passes its tests."""
+"""Page about adding a resource: its steps in a copy of the repository add a resource that passes its tests."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.support.docs import SHELL, Block, blocks_of, write_target
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "development" / "adding-a-resource.md"
 PAGE_REVISIONS = ("0002", "0003")
-"""The last and the next revision of the database as the page has them; later ones stand in their place."""
+"""The last and the next database revision on the page. The test replaces them by the current ones."""
 
 REPOSITORY_PATH = re.compile(r"`((?:src|tests|docs)/[^`\s]+)`")
 IDENTIFIER = re.compile(r"`(\w+)`")
@@ -24,7 +24,7 @@ IDENTIFIER = re.compile(r"`(\w+)`")
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the repository, with this environment as its own."""
+    """Return the folder of a copy of the repository with this virtual environment."""
     folder = tmp_path / "cardwright"
     for name in ("src", "tests", "docs", "bench"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -35,7 +35,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def renumbered(block: Block) -> Block:
-    """The block with the next free revision of the database, if it is the migration."""
+    """Return the block; if it is the migration, with the next free database revision."""
     if block.target is None or "/migrations/" not in block.target:
         return block
     target, text = block.target, block.text
@@ -45,13 +45,13 @@ def renumbered(block: Block) -> Block:
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """The environment in which the copy's package is the one that is imported, without settings of the pytest around."""
+    """Return an environment that imports the package of the copy, without settings of the outer pytest."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**kept, "PYTHONPATH": str(copy / "src"), "PYTEST_DEBUG_TEMPROOT": str(copy.parent)}
 
 
 def test_the_steps_add_a_resource(copy: Path) -> None:
-    """Each block fits the files of today, and each command of the page succeeds afterwards."""
+    """Each block fits the current files, each command of the page succeeds, and each path on the page exists afterwards."""
     shown = blocks_of(PAGE)
     blocks = [renumbered(block) for block in shown]
     written = {old.target: new.target for old, new in zip(shown, blocks, strict=True)}
@@ -70,7 +70,7 @@ def test_the_steps_add_a_resource(copy: Path) -> None:
 
 
 def test_the_tables_name_what_is_there() -> None:
-    """Each identifier in a row about one file stands in that file."""
+    """Each identifier in a table row about a file occurs in that file."""
     rows = re.findall(r"^\| `([\w/.]+\.py)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) >= 5
     absent = [

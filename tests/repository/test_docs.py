@@ -1,4 +1,4 @@
-"""Documentation tests: run every command and example of README.md, CONTRIBUTING.md and docs/, and compare the output."""
+"""Documentation: every command and example of README.md, CONTRIBUTING.md and docs/ runs and prints the shown output."""
 
 import os
 import random
@@ -34,13 +34,16 @@ ORDERS = {
 }
 READINGS = [pytest.param(order, page, id=f"{order}-{name_of(page)}") for order, pages in ORDERS.items() for page in pages]
 STARTS_AN_INSTANCE = re.compile(r"^cardwright (exec|serve)\b", re.MULTILINE)
-"""Such a block leaves the shared instance alone, so it runs in the forward order only."""
+"""A block with such a command does not use the shared instance, so it runs in the forward order only."""
 ENTER = """eval "$(cardwright status -o env)"; env -0"""
 
 
 @contextmanager
 def running_instance(folder: Path) -> Iterator[dict[str, str]]:
-    """An instance, and the variables of a shell that ran `cardwright status -o env`. At the end the books must balance."""
+    """Yield the environment of a shell after `cardwright status -o env`, for a running instance.
+
+    At the end, all invariants of its books must hold.
+    """
     database = str(folder / "cardwright.db")
     with RunningServer(db=database, data_dir=folder) as server:
         env = {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
@@ -57,7 +60,7 @@ def running_instance(folder: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def shell_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[Path, dict[str, str]]]]:
-    """The folder and the environment of an order's reader: all pages of an order share one instance and one folder."""
+    """Yield a function that returns folder and environment of an order. All pages of an order share an instance and a folder."""
     with ExitStack() as instances:
 
         @cache
@@ -71,7 +74,7 @@ def shell_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 def test_page_runs_as_it_is_written(
     order: str, page: Path, shell_of: Callable[[str], tuple[Path, dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader who types a page from top to bottom sees what the page shows, whichever pages were read on the instance before."""
+    """The blocks of a page, run from top to bottom, print the shown output, in three orders of the pages on an instance."""
     folder, env = shell_of(order)
     monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith("CARDWRIGHT_")]:
@@ -88,14 +91,14 @@ def test_page_runs_as_it_is_written(
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_block_names_its_language(page: Path) -> None:
-    """No block escapes the tests because somebody forgot to say what it is."""
+    """Every block names its language, so that no block is omitted from the tests by mistake."""
     nameless = [block.place for block in blocks_of(page) if not block.language]
     assert not nameless
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_block_that_is_not_run_says_why(page: Path, record_property: Callable[[str, object], None]) -> None:
-    """What is left out is left out on purpose: the reason stands in the page, and the end of the run prints it."""
+    """Every block that is not run has a reason on the page, and the end of the run prints it."""
     left_out = [block for block in blocks_of(page) if block.language in RUNNABLE and not block.runs and block.target is None]
     for block in left_out:
         record_property("not run", f"{name_of(page)}:{block.line}: {block.reason}")
@@ -104,20 +107,20 @@ def test_block_that_is_not_run_says_why(page: Path, record_property: Callable[[s
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_block_knows_no_other_word(page: Path) -> None:
-    """A misspelt `no-run` is found here, and not by the reader whose machine it was run on."""
+    """The first word after a language is `no-run` or absent, so that a misspelt `no-run` does not run a block."""
     words = {block.place: block.words[0] for block in blocks_of(page) if block.language in RUNNABLE and block.words}
     assert set(words.values()) <= {"no-run"}, words
 
 
 @pytest.mark.parametrize(("tool", "name"), COMMANDS)
 def test_command_exists(tool: str, name: str) -> None:
-    """Each `make X` and `cardwright X` that a page names is one, also where the page does not run it."""
+    """Each `make X` and `cardwright X` on a page exists, even if the page does not run it."""
     command = ["make", "-n", name] if tool == "make" else [sys.executable, "-m", "cardwright", name, "--help"]
     tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert tried.returncode == 0, f"{' '.join(command)}\n{tried.stdout}{tried.stderr}"
 
 
 def test_something_is_read() -> None:
-    """The pages are where we look for them, so the tests above are not empty by mistake."""
+    """The README exists and more languages than the shell's are run, so the tests above are not empty by mistake."""
     assert PAGES[0].is_file()
     assert SHELL < RUNNABLE

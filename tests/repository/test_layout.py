@@ -1,4 +1,4 @@
-"""Rules of the code base that a test can check: a pure core, sections in order, no orphan, nothing left behind."""
+"""Layout of the code: a pure core, sections in order, no unused module, no leftover notes, and unit tests without a server."""
 
 import ast
 import re
@@ -14,10 +14,10 @@ SRC = ROOT / "src"
 CORE = SRC / "cardwright" / "core"
 RESOURCES = SRC / "cardwright" / "resources"
 
-# Alembic finds its scripts by their folder; nobody imports them.
+# Alembic finds its scripts by their folder, so no module imports them.
 MIGRATIONS = SRC / "cardwright" / "storage" / "migrations"
 
-# Values in, values out: neither clock nor chance, nor anything of the world outside.
+# The core is pure: values in, values out, without clock, randomness, input or output.
 IMPURE_MODULES = {"random", "secrets", "time"}
 IMPURE_MODULES |= {"aiohttp", "asyncio", "http", "io", "logging", "os", "pathlib", "shutil", "socket", "ssl", "structlog"}
 IMPURE_MODULES |= {"psycopg", "sqlalchemy", "sqlite3", "subprocess", "sys", "tempfile", "threading", "urllib"}
@@ -55,7 +55,7 @@ TESTS = python_files(ROOT / "tests")
 
 
 def impurities(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and name of whatever makes a module depend on more than its arguments, or count in floats."""
+    """Yield line and name of each use of a clock, of randomness, of input or output, or of floats in a module."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -77,7 +77,7 @@ def impurities(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("file", python_files(CORE), ids=name_of)
 def test_core_is_pure(file: Path) -> None:
-    """No clock, no chance, no float and no I/O below core/: a decision depends on what it is given and on nothing else."""
+    """No module of core/ uses a clock, randomness, floats, input or output, so a decision depends only on its arguments."""
     assert list(impurities(tree_of(file))) == []
 
 
@@ -97,22 +97,22 @@ def test_core_is_pure(file: Path) -> None:
     ],
 )
 def test_impurity_is_noticed(code: str) -> None:
-    """The rule above can fail: each of these is found."""
+    """The rule above finds each of these violations."""
     assert list(impurities(ast.parse(code)))
 
 
 def test_pure_code_is_left_alone() -> None:
-    """Types that only describe time or ids are welcome in the core."""
+    """Types of time and ids without a clock or randomness are permitted in the core."""
     code = "from datetime import UTC, datetime\nfrom uuid import UUID\nx = datetime(2026, 1, 2, tzinfo=UTC)\ny = 10 // 3"
     assert list(impurities(ast.parse(code))) == []
 
 
-# --- Every file is a page ------------------------------------------------------------------
+# --- Files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file", SOURCES + TESTS, ids=name_of)
 def test_module_says_what_it_is(file: Path) -> None:
-    """Every module opens with a sentence."""
+    """Every module begins with a docstring whose first paragraph is a sentence."""
     docstring = (ast.get_docstring(tree_of(file)) or "").strip()
     first = docstring.split("\n\n")[0]
     assert first, "no docstring"
@@ -121,13 +121,13 @@ def test_module_says_what_it_is(file: Path) -> None:
 
 @pytest.mark.parametrize("file", SOURCES, ids=name_of)
 def test_file_can_be_read_in_one_sitting(file: Path) -> None:
-    """No file of the package reaches 500 lines."""
+    """Every file of the package has fewer than 500 lines."""
     assert len(file.read_text(encoding="utf-8").splitlines()) < 500
 
 
 @pytest.mark.parametrize("file", TESTS, ids=name_of)
 def test_test_says_what_it_proves(file: Path) -> None:
-    """Every test has a sentence of its own."""
+    """Every test has a docstring."""
     functions = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     silent = [node.name for node in functions if node.name.startswith("test_") and not ast.get_docstring(node)]
     assert silent == []
@@ -135,16 +135,16 @@ def test_test_says_what_it_proves(file: Path) -> None:
 
 @pytest.mark.parametrize("file", python_files(RESOURCES), ids=name_of)
 def test_sections_are_in_order(file: Path) -> None:
-    """A resource may lack a section; those that it has are named and ordered alike."""
+    """The sections of a resource have the names and the order of SECTIONS. Sections may be absent."""
     sections = SECTION.findall(file.read_text(encoding="utf-8"))
     assert sections == [section for section in SECTIONS if section in sections]
 
 
-# --- Nothing lies about --------------------------------------------------------------------
+# --- Leftovers ---------------------------------------------------------------------------
 
 
 def names_used(file: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, or names in a string such as "cardwright.edges.http:app"."""
+    """Yield the full names that a file imports, or names in a string such as "cardwright.edges.http:app"."""
     package = module_of(file).split(".") if file.name == "__init__.py" else module_of(file).split(".")[:-1]
     for node in ast.walk(tree_of(file)):
         match node:
@@ -167,14 +167,14 @@ def entry_points() -> set[str]:
 
 
 def test_no_module_is_an_orphan() -> None:
-    """Every module is imported by another one or is where the program starts; what nobody needs is deleted."""
+    """Every module is imported by another one or is an entry point."""
     used = {name for file in SOURCES for name in names_used(file) if name != module_of(file)} | entry_points()
     modules = {module_of(file) for file in SOURCES if file.name != "__init__.py" and not file.is_relative_to(MIGRATIONS)}
     assert sorted(modules - used) == []
 
 
 def text_files() -> list[Path]:
-    """What we write by hand: everything but the lock file and this list of what is forbidden."""
+    """Return all files written by hand, except this one, which contains the forbidden patterns."""
     folders = (SRC, ROOT / "tests", ROOT / "docs", ROOT / "bench", ROOT / ".ci")
     files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     files += [file for file in ROOT.iterdir() if file.suffix in (".md", ".toml", ".yml") or file.name == "Makefile"]
@@ -183,16 +183,16 @@ def text_files() -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "text"), [(LEFT_BEHIND, "unfinished work"), (MACHINE_PATH, "a path of somebody's machine")], ids=["notes", "paths"]
+    ("rule", "text"), [(LEFT_BEHIND, "unfinished work"), (MACHINE_PATH, "a path of one machine")], ids=["notes", "paths"]
 )
 def test_nothing_is_left_behind(rule: re.Pattern[str], text: str) -> None:
-    """No note to ourselves and no path of one machine reaches a reader."""
+    """No file has a note about unfinished work or a path of one machine."""
     lines = ((file, number, line) for file in text_files() for number, line in enumerate(file.read_text("utf-8").splitlines(), 1))
     places = [f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if rule.search(line)]
     assert places == [], text
 
 
-# --- Unit tests need nothing ----------------------------------------------------------------
+# --- Unit tests -----------------------------------------------------------------------------
 
 SERVERS = re.compile(
     r"tests\.(stress|support\.(browser|clusters|databases|fixtures|in_process_platform|issuing|postgres|receiver|server|shop|waiting))\b"
@@ -202,7 +202,7 @@ FIXTURES = {"browser", "database_url", "migrated_postgres_url", "migrated_url", 
 
 @pytest.mark.parametrize("file", python_files(ROOT / "tests" / "unit"), ids=name_of)
 def test_unit_test_needs_no_server(file: Path) -> None:
-    """A unit test imports nothing that starts a server and asks for no database, so the whole folder takes seconds."""
+    """A unit test imports no helper that starts a server and takes no fixture with a database, so the folder takes seconds."""
     imports = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)]
     assert [node.module for node in imports if SERVERS.match(node.module or "")] == []
     functions = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -211,5 +211,5 @@ def test_unit_test_needs_no_server(file: Path) -> None:
 
 @pytest.mark.parametrize("folder", sorted(path for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir()), ids=name_of)
 def test_unit_tests_mirror_the_package(folder: Path) -> None:
-    """A folder of unit tests is named like the package, or the helper folder, that it tests."""
+    """A folder of unit tests has the name of the package, or of the helper folder, that it tests."""
     assert (SRC / "cardwright" / folder.name).is_dir() or folder.name in ("bench", "support") or folder.name == "__pycache__"

@@ -1,4 +1,4 @@
-"""Names are the field's words: no coined nouns, no pronouns or participles (the list is ``forbidden_names``)."""
+"""Names: no coined nouns, pronouns or participles (the list is in ``forbidden_names``), and no class names in messages."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ FILES = [file for file in python_files(ROOT / "src", ROOT / "tests", ROOT / "ben
 
 
 def names_bound(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and name of each variable, attribute, parameter, function, class and import that a module binds."""
+    """Yield line and name of each variable, attribute, parameter, function, class and import that a module binds."""
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
@@ -33,13 +33,13 @@ def names_bound(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def forbidden(name: str) -> bool:
-    """Whether a name is a plain word, or has a coined word among its parts."""
+    """Return True if a name is a plain word, or has a coined word among its parts."""
     return name.strip("_").lower() in PLAIN_WORDS or not COINED_WORDS.isdisjoint(part.lower() for part in PARTS.findall(name))
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_names_are_words_of_the_field(file: Path) -> None:
-    """Nothing that a module binds has a forbidden name, and neither has the module."""
+    """Neither a module nor anything that it binds has a forbidden name."""
     names = [(1, file.stem), *names_bound(tree_of(file))]
     assert [f"{name_of(file)}:{line}: {name}" for line, name in names if forbidden(name)] == []
 
@@ -63,18 +63,18 @@ def test_names_are_words_of_the_field(file: Path) -> None:
     ],
 )
 def test_a_forbidden_name_is_noticed(code: str) -> None:
-    """The rule above can fail: each of these is found."""
+    """The rule above finds each of these violations."""
     assert any(forbidden(name) for _, name in names_bound(ast.parse(code)))
 
 
 @pytest.mark.parametrize("name", ["one_way", "at_ms", "surface", "interface", "plane", "seen_ids", "count_more"])
 def test_a_longer_name_is_left_alone(name: str) -> None:
-    """A plain word may be a part of a name that says more, and a coined one a part of another word."""
+    """A plain word may be a part of a longer name, and a coined word a part of another word."""
     assert not forbidden(name)
 
 
 def test_no_text_has_a_coined_word() -> None:
-    """Documentation, comments, strings and targets of make do without the coined words."""
+    """Documentation, comments, strings and targets of make contain no coined word."""
     lines = ((file, number, line) for file in text_files() for number, line in enumerate(file.read_text("utf-8").splitlines(), 1))
     assert [
         f"{name_of(file)}:{number}: {line.strip()}" for file, number, line in lines if file not in LISTS and TEXT.search(line)
@@ -87,7 +87,7 @@ CLASSES = {node.name for file in SOURCES for node in ast.walk(tree_of(file)) if 
 
 
 def texts_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and text of each string with several words that is no docstring: help, messages, log events."""
+    """Yield line and text of each string with several words that is not a docstring: help, messages, log events."""
     holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, holders)]
     lone = {id(statement.value) for body in bodies for statement in body if isinstance(statement, ast.Expr)}
@@ -98,13 +98,13 @@ def texts_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("file", SOURCES, ids=name_of)
 def test_no_message_has_the_name_of_a_class(file: Path) -> None:
-    """A message is for people: a class that is renamed is no word of it."""
+    """No help text, message or log event of the package contains the name of a class."""
     texts = texts_in(tree_of(file))
     assert [f"{name_of(file)}:{line}: {text}" for line, text in texts if CLASSES.intersection(CLASS.findall(text))] == []
 
 
 def test_a_class_in_a_message_is_noticed() -> None:
-    """The rule above can fail, and it leaves docstrings alone."""
+    """The rule above finds a class name in a message, and ignores docstrings."""
     code = 'def f():\n    """Raises CardRequest."""\n    print("CardRequest in JSON.")'
     assert list(texts_in(ast.parse(code))) == [(3, "CardRequest in JSON.")]
     assert "CardRequest" in CLASSES

@@ -1,4 +1,4 @@
-"""The pages are complete and true: every setting, variable, command, response code and dependency is on its page."""
+"""Pages: every setting, variable, command, response code and dependency is on its page with its current value."""
 
 import re
 import subprocess
@@ -29,13 +29,13 @@ COMMANDS = {
 
 
 def section(name: str) -> str:
-    """What the page says under a heading."""
+    """Return the text of the page under a heading."""
     return CONFIGURATION.split(f"### {name}\n", 1)[1].split("\n#", 1)[0]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_a_heading(name: str) -> None:
-    """Whoever meets a setting finds it on the page, with its option if it has one."""
+    """Each setting has one heading on the page, with its option if it has one."""
     variable = f"CARDWRIGHT_{name.upper()}"
     assert HEADINGS.count(variable) == 1
     has_option = name in COMMANDS["serve"].__annotations__
@@ -44,14 +44,14 @@ def test_every_setting_has_a_heading(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.default not in (None, "")])
 def test_defaults_are_true(name: str) -> None:
-    """A default that the page names is the one that counts."""
+    """The page has the default of each setting."""
     default = Settings.model_fields[name].default
     shown = str(default).lower() if isinstance(default, bool) else str(default)
     assert f"Default: `{shown}`" in section(f"CARDWRIGHT_{name.upper()}")
 
 
 def test_every_variable_has_a_heading() -> None:
-    """No file of ours reads a variable that the page does not tell, and the page tells of none that nobody reads."""
+    """Each variable that the code or the tests read has a heading on the page, and each heading is such a variable."""
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests" / "support").rglob("*.py")]
     sources += [ROOT / "tests" / "conftest.py", ROOT / "Makefile"]
     variables = {name for file in sources for name in VARIABLE.findall(file.read_text(encoding="utf-8"))}
@@ -62,7 +62,7 @@ def test_every_variable_has_a_heading() -> None:
 
 
 def test_every_command_has_a_row() -> None:
-    """The table of commands is the list of commands."""
+    """The table of commands has exactly the commands of the command line."""
     assert sorted(re.findall(r"^\| `cardwright ([a-z]+)` \|", CONFIGURATION, re.MULTILINE)) == sorted(COMMANDS)
 
 
@@ -79,7 +79,7 @@ def test_every_error_code_has_a_row() -> None:
 
 
 def test_every_code_has_a_cause() -> None:
-    """Each error code and each response code has a cause and a next step of whole sentences, and no entry is left over."""
+    """Each error code and each response code has a cause and a next step in whole sentences, and no other entry exists."""
     entries = errors.read_entries()
     assert entries["problems"].keys() == errors.KINDS.keys()
     assert entries["reasons"].keys() == {reason.name for reason in Reason}
@@ -93,19 +93,19 @@ def test_every_code_has_a_cause() -> None:
 
 
 def test_the_page_of_errors_is_up_to_date() -> None:
-    """The page is the one that `make reference` writes."""
+    """The page equals the output of `make reference`."""
     assert errors.PAGE.read_text(encoding="utf-8") == errors.page()
 
 
 def test_order_of_checks_is_told() -> None:
-    """The list of checks on the same page has as many entries as there are checks, and those for velocity and funds."""
+    """The list of checks on the page of compatibility has an entry for each check, and two for velocity and funds."""
     page = (DOCS / "reference" / "compatibility.md").read_text(encoding="utf-8")
     (order,) = re.findall(r"^1\. card state.*?\n\n", page, re.MULTILINE | re.DOTALL)
     assert len(re.findall(r"\d+\. ", order)) == len(CHECKS) + 2
 
 
 def test_every_dependency_is_accounted_for() -> None:
-    """The page of dependencies names each one that is declared, and none that is not."""
+    """The page of dependencies names exactly the declared dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     declared = [*project["project"]["dependencies"]]
     declared += [requirement for group in project["project"]["optional-dependencies"].values() for requirement in group]
@@ -127,7 +127,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 
 def test_the_site_builds(tmp_path: Path) -> None:
-    """`make site` builds a site without a warning, with every link and block, and no page loads from another host."""
+    """The site builds without a warning, every block is rendered as one, and no page loads files from another host."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir"]
     built = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
@@ -140,7 +140,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_the_command() -> None:
-    """The terminal in the README is what `cardwright explain` prints now (`make picture` draws it again)."""
+    """The terminal in the README has the current output of `cardwright explain` (`make picture` draws it again)."""
     assert terminal.PICTURE.read_text(encoding="utf-8") == terminal.drawn()
 
 
@@ -158,6 +158,6 @@ def test_the_index_lists_every_decision() -> None:
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every link to another file of ours names one that exists."""
+    """Every link to a file of the repository has an existing target."""
     links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -1,4 +1,4 @@
-"""Structure of the package: no circle of folders, no import upwards, no folder too large, and a picture that is up to date."""
+"""Structure of the package: no circular imports of folders, no import upwards, no folder too large, and a current picture."""
 
 from collections.abc import Collection
 
@@ -31,7 +31,7 @@ MODULES = {
     "right/tools.py": "import os\n",
     "right/scripts/0001_first.py": "from cardwright.right import tools\n",
 }
-"""A package that keeps all rules, with each kind of folder."""
+"""A package without a violation, with each kind of folder."""
 
 
 def structure_with(path: str = "__init__.py", source: str = "") -> Structure:
@@ -51,7 +51,7 @@ def too_large(structure: Structure) -> list[str]:
 
 
 def test_no_circle_of_folders() -> None:
-    """No folder imports another that imports it, directly or through others."""
+    """No two folders import each other, directly or through others."""
     assert not TODAY.circles, text_of(TODAY, TODAY.circles)
 
 
@@ -66,12 +66,12 @@ def test_no_folder_is_too_large() -> None:
 
 
 def test_picture_is_up_to_date() -> None:
-    """The committed picture has the folders and the imports of the code; percentages are not compared."""
+    """The committed picture has the folders and the imports of the code. Percentages are not compared."""
     committed = PICTURE.read_text("utf-8") if PICTURE.exists() else ""
     assert without_shares(committed) == without_shares(draw(TODAY)), "run make structure and commit the picture"
 
 
-# --- Each rule can fail -------------------------------------------------------------------
+# --- Tests of the rules -------------------------------------------------------------------
 
 
 def test_a_clean_package_passes() -> None:
@@ -83,7 +83,7 @@ def test_a_clean_package_passes() -> None:
 
 
 def test_a_circle_is_noticed() -> None:
-    """Two neighbours that import each other are a circle that no layer forbids; so is a longer one."""
+    """Two neighbours in a layer that import each other are a circle, and a path of imports through several folders is one too."""
     assert structure_with("right/tools.py", "from cardwright.left import tools").circles == [("left", "right"), ("right", "left")]
     longer = structure_with("right/tools.py", "import cardwright.resources.high.cards").circles
     assert ("resources/low", "left") in longer
@@ -92,7 +92,7 @@ def test_a_circle_is_noticed() -> None:
 
 
 def test_an_import_upwards_is_noticed() -> None:
-    """An import of a higher layer is found: in the package, between domains, of a top-level file."""
+    """An import of a higher layer is found in the package, between domains, and of a top-level file."""
     for path, source, arrow in [
         ("right/tools.py", "from cardwright.edges import http", ("right", "edges")),
         ("resources/low/route.py", "from cardwright.resources.high import cards", ("resources/low", "resources/high")),
@@ -103,21 +103,21 @@ def test_an_import_upwards_is_noticed() -> None:
 
 
 def test_every_kind_of_import_counts() -> None:
-    """Imports in functions, under TYPE_CHECKING and relative ones are imports."""
+    """Imports in functions, under TYPE_CHECKING and with relative paths count."""
     source = "if TYPE_CHECKING:\n    import a.b\ndef f():\n    from c import d\n    from . import e\n    from ..g import h"
     names = set(imported_names("x/y/z.py", source))
     assert {"a.b", "c.d", "cardwright.x.y.e", "cardwright.x.g.h"} <= names
 
 
 def test_a_large_folder_is_noticed() -> None:
-    """A folder is measured by its own files."""
+    """The size of a folder is that of its files without subfolders."""
     assert "left" not in too_large(structure_with())
     assert "left" in too_large(structure_with("left/tools.py", "x = 1\n" * 100))
     assert "resources" not in too_large(structure_with("resources/low/route.py", "x = 1\n" * 100))
 
 
 def test_a_change_of_the_picture_is_noticed() -> None:
-    """A new folder and a new import change the picture, and a line more does not."""
+    """A new folder and a new import change the picture, and a new line does not."""
     picture = without_shares(draw(structure_with()))
     assert without_shares(draw(structure_with("right/tools.py", "import os\nimport re\n"))) == picture
     assert without_shares(draw(structure_with("edges/http.py", "from cardwright.left import tools"))) != picture
@@ -125,6 +125,6 @@ def test_a_change_of_the_picture_is_noticed() -> None:
 
 
 def test_a_folder_without_a_layer_is_noticed() -> None:
-    """A folder that no contract names has no place."""
+    """A folder that no contract names raises ValueError."""
     with pytest.raises(ValueError, match="lost is in no layer"):
         draw(structure_with("lost/__init__.py", "import cardwright.left.tools\nx = 1\n"))
