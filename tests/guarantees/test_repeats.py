@@ -115,7 +115,7 @@ def object_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectGra
 
 
 def name_of(field: Field) -> str:
-    """Return the names of the path of a field, joined by dots."""
+    """Return the path of a field: its names, joined by dots."""
     return ".".join(part for part in field.path if isinstance(part, str))
 
 

@@ -134,7 +134,7 @@ def test_a_list_has_what_was_asked_for(story: Story, query: dict[str, str], expe
 
 
 def test_the_default_window_is_thirty_days(server: RunningServer) -> None:
-    """By default a list has the purchases of the last thirty days. A start date adds older ones."""
+    """By default a list has the purchases of the last thirty days. With a start date it also has older ones."""
     shop = Shop(server)
     transaction = shop.buy(10)
     shop.clock("2035-07-01T09:00:00Z")
