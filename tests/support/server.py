@@ -17,12 +17,14 @@ from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 from tests.support import free_port
+from tests.support.forked import ForkedProcess, Start
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120
 STOP_SECONDS = 60
 APPLICATION_TOKEN = "test_application"
 ACCESS_TOKEN = "test_access"
+FAILPOINTS = "CARDWRIGHT_FAILPOINTS"
 
 # Paths at the root of the server. Every other path belongs to the API, below /v3.
 ROOT_PATHS = ("/v3", "/sandbox", "/healthz", "/readyz", "/metrics", "/docs", "/openapi")
@@ -117,7 +119,9 @@ def _full_path(path: str) -> str:
 
 
 class RunningServer:
-    """`python -m cardwright serve` on a free port, ready when the constructor returns: `with RunningServer(db=…) as server`.
+    """`cardwright serve` on a free port, ready when the constructor returns: `with RunningServer(db=…) as server`.
+
+    A server without worker processes and failpoints is forked from a process that has imported Cardwright.
 
     `db` is an absolute file path or a DSN. `env` overrides the environment, and `arguments` are added to the command line. The
     server runs in a new temporary folder, which is also its `data_dir` by default. A restart keeps both.
@@ -141,17 +145,19 @@ class RunningServer:
         self._log = Path(self._home.name, "output.log")
         self._last_words = ""
         self._ready_s = ready_s
+        self._process: ForkedProcess | subprocess.Popen[bytes]
         options: dict[str, object] = {"--db": db, "--host": HOST, "--workers": workers, "--mode": mode, "--seed": seed}
         options["--data-dir"] = data_dir or self._home.name
-        self._command = [sys.executable, "-m", "cardwright", "serve"]
-        self._command += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-        self._command += arguments
+        self._words = ["serve", *(str(word) for name, value in options.items() if value is not None for word in (name, value))]
+        self._words += arguments
         # Settings of the developer's environment must not reach a test.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
         # Only a test of the answer limit sets a short one. Other tests must not depend on the speed of the machine.
         patient = {"CARDWRIGHT_ANSWER_LIMIT_S": "60"}
         ours = patient | {"CARDWRIGHT_APPLICATION_TOKEN": self.application_token, "CARDWRIGHT_ACCESS_TOKEN": self.access_token}
         self._env = {**clean, "PYTHONUNBUFFERED": "1", **ours, **(env or {})}
+        # Worker processes start from the program of their parent, and failpoints are read by an import.
+        self._can_fork = workers is None and FAILPOINTS not in self._env
         self.start()
 
     @property
@@ -187,7 +193,7 @@ class RunningServer:
                 raise
             self.kill()
             if last_try or "address already in use" not in self.output().lower():
-                raise RuntimeError(f"not ready in {self._ready_s} s: {' '.join(self._command)}\n{self.output()[-4000:]}")
+                raise RuntimeError(f"not ready in {self._ready_s} s: {' '.join(self._words)}\n{self.output()[-4000:]}")
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit code. A server that does not stop in time is killed. Raises RuntimeError then."""
@@ -233,11 +239,16 @@ class RunningServer:
         self.close()
 
     def _launch(self) -> None:
-        with self._log.open("ab") as log:
+        words = [*self._words, "--port", str(self.port)]
+        if self._can_fork:
+            folder, log = Path(self._home.name), self._log
+            self._process = ForkedProcess(Start(words=words, environment=self._env, cwd=folder, output=log, errors=log))
+            return
+        with self._log.open("ab") as file:
             self._process = subprocess.Popen(
-                [*self._command, "--port", str(self.port)],
+                [sys.executable, "-m", "cardwright", *words],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=self._home.name,
                 env=self._env,

@@ -53,7 +53,17 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Done]:
 
     def run(*words: object, cwd: Path | None = None, account: Account | None = None) -> Done:
         output, errors = folder / "output", folder / "errors"
-        code = run_forked(Start(tuple(map(str, words)), cwd or Path.cwd(), account, output, errors))
+        output.write_bytes(b"")
+        errors.write_bytes(b"")
+        start = Start(
+            words=[str(word) for word in words],
+            environment=dict(os.environ),
+            cwd=cwd or Path.cwd(),
+            output=output,
+            errors=errors,
+            account=account,
+        )
+        code = run_forked(start)
         return Done(code, output.read_text(), errors.read_text())
 
     return run
