@@ -48,7 +48,7 @@ test: lint types contracts ## everything: format, lint, types, import contracts 
 	@$(BIN)/python -m tests.support.browser
 
 define HOW_TO_GET_CHROMIUM
-No Chromium, which the browser tests drive. Any one of these will do:
+No Chromium, which the browser tests drive. Use one of these:
   - Debian: make browser as root, or apt-get install chromium
   - elsewhere: a package or an installer that puts chromium, chromium-browser or google-chrome on PATH
   - a Chromium that is not on PATH: CARDWRIGHT_TEST_CHROMIUM=/path/to/chromium

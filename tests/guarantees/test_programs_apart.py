@@ -28,7 +28,7 @@ from tests.stress.object_graph import (
 from tests.support.databases import migrated_file
 from tests.support.issuing import client_of, new_program
 from tests.support.server import Client, Reply, RunningServer
-from tests.support.waiting import until_all_is_told
+from tests.support.waiting import until_all_are_delivered
 
 GLOBAL = {("POST", "/sandbox/programs")}
 """Routes across programs: the tokens of programs are unique on a server."""
@@ -90,7 +90,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
         second_graph = ObjectGraph(bravo.client, server.root_url, bravo.program, bravo.mark, prefix="b-")
         for object_graph in (bravo, second_graph, alpha):
             object_graph.make()
-        until_all_is_told(bravo.client)
+        until_all_are_delivered(bravo.client)
         foreign = [value for value in {**bravo.lookup_values, **second_graph.lookup_values} if value not in alpha.lookup_values]
         values_by_path = {place[1]: working_values(alpha, place) for place in GENTLEST_LAST}
         yield Twins(alpha, bravo, foreign, values_by_path, address, rows_of(address, bravo.program))
@@ -212,5 +212,5 @@ def test_every_route_was_tried() -> None:
 def test_the_other_program_is_as_it_was(twins: Twins) -> None:
     """After all tests above and a reset of the first program, no row of the second program has changed."""
     assert twins.alpha.client.post("/sandbox/reset", {}).status == 200
-    until_all_is_told(twins.bravo.client)
+    until_all_are_delivered(twins.bravo.client)
     assert rows_of(twins.address, twins.bravo.program) == twins.before

@@ -86,9 +86,9 @@ def _outages(options: argparse.Namespace, unproven: list[str]) -> list[str]:
 def _kill(name: str, postgres: TestPostgres, options: argparse.Namespace) -> kills.Figures:
     count = options.kills // len(options.db)
     if name == "postgres":
-        return kills.run(postgres.new_database(), seed=options.seed, blows=count, workers=2, say=_say)
+        return kills.run(postgres.new_database(), seed=options.seed, count=count, workers=2, say=_say)
     with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
-        return kills.run(str(Path(folder, "cardwright.db")), seed=options.seed, blows=count, say=_say)
+        return kills.run(str(Path(folder, "cardwright.db")), seed=options.seed, count=count, say=_say)
 
 
 def _run_mixed_load(name: str, postgres: TestPostgres, options: argparse.Namespace) -> mixed_load.Figures:

@@ -64,7 +64,7 @@ def _resolve(client: Client, message: Message, figures: "Figures") -> None:
     reply = client.post(message.path, message.body)
     assert reply.status == 201, f"{message.token}: {reply.status} {reply.text}"
     if stored.status == 200:
-        figures.committed_untold += 1
+        figures.committed_unanswered += 1
         changed = list(differences(stored.json, reply.json["transaction"]))
         assert not changed, f"the repeat of {message.token} differs from the stored transaction: {changed}"
     figures.unanswered += 1

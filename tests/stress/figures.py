@@ -26,9 +26,9 @@ def kills_table(runs: Sequence[kills.Figures], seed: int) -> str:
     columns = [
         (
             f"{run.kills:,}",
-            ", ".join(f"{count} {blow}" for blow, count in sorted(run.blows.items())),
+            ", ".join(f"{count} {point}" for point, count in sorted(run.kills_at.items())),
             f"{run.acknowledged:,}",
-            f"**{run.committed_untold:,}** of {run.unanswered:,}",
+            f"**{run.committed_unanswered:,}** of {run.unanswered:,}",
             f"0 of {run.looked_up:,}",
             f"0 of {run.repeated:,} · 0 of {run.refused:,}",
             f"0 of {run.verified:,}",

@@ -46,11 +46,11 @@ class Figures:
     """The counts of a kill test: violations, and the number of attempts for each."""
 
     database: str = ""
-    blows: Counter[str] = field(default_factory=Counter)
+    kills_at: Counter[str] = field(default_factory=Counter)
     missed: int = 0
     acknowledged: int = 0
     unanswered: int = 0
-    committed_untold: int = 0
+    committed_unanswered: int = 0
     looked_up: int = 0
     repeated: int = 0
     refused: int = 0
@@ -63,7 +63,7 @@ class Figures:
     @property
     def kills(self) -> int:
         """The number of kills."""
-        return self.blows.total()
+        return self.kills_at.total()
 
 
 class ServerDied(Exception):
@@ -110,10 +110,10 @@ class KillRun:
         seeds = f"{self.seed}"
         self.load_clients = [PurchaseClient(number, seeds, cards, self.memory, self.inline.url) for number in range(LOAD_CLIENTS)]
 
-    def strike(self, blow: str) -> None:
+    def strike(self, point: str) -> None:
         """Start the server, check the effects of the previous kill, run load, and kill the server."""
-        fault = "" if blow == "random" else f"{blow}:kill {self._passes(blow)}"
-        with self._life(blow, fault) as server:
+        fault = "" if point == "random" else f"{point}:kill {self._passes(point)}"
+        with self._life(point, fault) as server:
             try:
                 self._look(server)
             except ServerDied:
@@ -123,7 +123,7 @@ class KillRun:
             self._work(server, armed=bool(fault))
 
     @contextmanager
-    def _life(self, blow: str, fault: str) -> Iterator[RunningServer]:
+    def _life(self, point: str, fault: str) -> Iterator[RunningServer]:
         server = self.start(fault)
         try:
             yield server
@@ -131,13 +131,13 @@ class KillRun:
             server.kill()
             self._hear_last_words(server)
             server.close()
-        self.figures.blows[blow] += 1
+        self.figures.kills_at[point] += 1
         if not self.patient:
             check.expire_claims(self.address)
 
-    def _passes(self, blow: str) -> int:
+    def _passes(self, point: str) -> int:
         # The checks pass some failpoints too, before the load does.
-        looks = {"answer.before": check.REPEATS_MAX + LOAD_CLIENTS, "delivery.record.before": 10}.get(blow, LOAD_CLIENTS)
+        looks = {"answer.before": check.REPEATS_MAX + LOAD_CLIENTS, "delivery.record.before": 10}.get(point, LOAD_CLIENTS)
         return looks + self.dice.randint(1, 40)
 
     def _look(self, server: RunningServer) -> None:
@@ -174,17 +174,17 @@ class KillRun:
         check.verify_from_outside(self.address, self.folder)
 
 
-def run(address: str, *, seed: int, blows: int, workers: int | None = None, patient: bool = True,
+def run(address: str, *, seed: int, count: int, workers: int | None = None, patient: bool = True,
         order: tuple[str, ...] = BLOWS, say: Callable[[str], None] = print) -> Figures:  # fmt: skip
-    """Kill the server ``blows`` times on one database. Raises AssertionError for the first violated guarantee."""
+    """Kill the server ``count`` times on one database. Raises AssertionError for the first violated guarantee."""
     started = time.monotonic()
     with _kill_run(address, seed, workers, patient, say) as kill_run:
         kill_run.figures.database = "PostgreSQL" if "://" in address else "SQLite"
         kill_run.settle()
-        for blow in islice(cycle(order), blows):
-            kill_run.strike(blow)
+        for point in islice(cycle(order), count):
+            kill_run.strike(point)
             figures = kill_run.figures
-            say(f"{figures.database} {figures.kills}/{blows} {blow}: {progress(figures, kill_run.memory)}")
+            say(f"{figures.database} {figures.kills}/{count} {point}: {progress(figures, kill_run.memory)}")
         kill_run.end()
     kill_run.figures.seconds = time.monotonic() - started
     return kill_run.figures
@@ -194,7 +194,7 @@ def progress(figures: Figures, memory: Memory) -> str:
     """Return the progress in one line."""
     return (
         f"{len(memory.by_token)} requests, {len(memory.unanswered())} of them open, "
-        f"{figures.committed_untold} committed without an answer so far"
+        f"{figures.committed_unanswered} committed without an answer so far"
     )
 
 
@@ -210,8 +210,8 @@ def _kill_run(address: str, seed: int, workers: int | None, patient: bool, say: 
 def unproven(figures: Figures) -> list[str]:
     """Return the dangerous states that were never reached. Without them the test proves nothing."""
     wanted = {
-        "a commit without an answer": figures.committed_untold,
+        "a commit without an answer": figures.committed_unanswered,
         "a notification that was sent and not recorded as sent": figures.delivered_again,
-        **{f"a kill at {point}": figures.blows[point] for point in POINTS},
+        **{f"a kill at {point}": figures.kills_at[point] for point in POINTS},
     }
     return [name for name, count in wanted.items() if count == 0]

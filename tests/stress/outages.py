@@ -489,7 +489,7 @@ def run_sqlite(state: State, say: Callable[[str], None], *, cuts: int) -> str:
         with tempfile.TemporaryDirectory(prefix="cardwright-stress-") as folder:
             site_without_disk = FileSite(str(Path(folder, "cardwright.db")))
             run_site(site_without_disk, plan((HELD_LOCK,), site_without_disk.phases, cuts), state, say)
-        return f"skipped, because nothing can be mounted here: {DISK_FULL}, {READ_ONLY} ({error})"
+        return f"skipped, because no disk can be mounted: {DISK_FULL}, {READ_ONLY} ({error})"
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cardwright.outbox.events import Category
 from tests.support.issuing import made_by, read_of
 from tests.support.server import Client
-from tests.support.waiting import until_all_is_told
+from tests.support.waiting import until_all_are_delivered
 
 BOXES = ("everything", "bases", "names")
 """Tokens of the webhooks and names of their boxes. They subscribe to ``*``, to ``<base>.*`` and to names."""
@@ -64,7 +64,7 @@ class Register:
 
     def messages(self, box: str) -> list[Any]:
         """Wait for all deliveries; return the bodies of all notifications in a box, the newest first."""
-        until_all_is_told(self.client)
+        until_all_are_delivered(self.client)
         bodies: list[Any] = []
         while True:
             query = {"count": 100, "start_index": len(bodies)}

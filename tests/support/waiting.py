@@ -21,6 +21,6 @@ def until(condition: Callable[[], Result], seconds: float = 300) -> Result:
     return result
 
 
-def until_all_is_told(client: Client) -> None:
+def until_all_are_delivered(client: Client) -> None:
     """Wait until a program has no notification left to send."""
     until(lambda: not any(read_of(client.get(f"/sandbox/deliveries?state={state}"))["data"] for state in ("DUE", "SENDING")))

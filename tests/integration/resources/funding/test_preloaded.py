@@ -11,7 +11,7 @@ from tests.support.fixtures import program_fixture, shared_server
 from tests.support.issuing import problem_of
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import Shop
-from tests.support.waiting import until_all_is_told
+from tests.support.waiting import until_all_are_delivered
 
 USD = {"currency_code": "USD"}
 ORDER = {"user_token": "bo", "amount": 1, "funding_source_token": "harbor_funding", **USD}
@@ -51,7 +51,7 @@ class Bank(Shop):
 
     def notifications(self) -> list[dict[str, Any]]:
         """Wait for all deliveries, and return the transactions that the webhook has received, the oldest first."""
-        until_all_is_told(self.client)
+        until_all_are_delivered(self.client)
         box = self.listed("/sandbox/inbox/news")
         transactions = [transaction for message in box for transaction in message["body"]["transactions"]]
         return sorted(transactions, key=lambda transaction: int(transaction["identifier"]))

@@ -15,7 +15,7 @@ from cardwright.storage.tables import backtest_flips, backtests, inbox_messages,
 from tests.support.databases import check_books
 from tests.support.server import RunningServer
 from tests.support.shop import Shop
-from tests.support.waiting import until, until_all_is_told
+from tests.support.waiting import until, until_all_are_delivered
 
 DAYS = 2
 
@@ -59,7 +59,7 @@ def test_rows_past_the_retention_time_are_removed(server: RunningServer, migrate
     shop.buy(40)
     for token in ("old", "young"):
         run_backtest(shop, token)
-    until_all_is_told(shop.client)
+    until_all_are_delivered(shop.client)
     transactions = shop.listed()
     server.stop()
 

@@ -14,7 +14,7 @@ from tests.support.databases import chosen_databases
 from tests.support.fixtures import shared_server
 from tests.support.server import Reply, RunningServer
 from tests.support.shop import JIT, YEAR, Shop
-from tests.support.waiting import until_all_is_told
+from tests.support.waiting import until_all_are_delivered
 
 PAGE = Path(__file__).parents[4] / "docs" / "reference" / "amounts.md"
 
@@ -171,7 +171,7 @@ class Stage(Shop):
 
     def notifications(self) -> list[dict[str, Any]]:
         """Wait for all deliveries, and return the transactions that the webhook has received."""
-        until_all_is_told(self.client)
+        until_all_are_delivered(self.client)
         box = exact(self.client.get("/sandbox/inbox/news", query={"count": 100}))["data"]
         return [transaction for message in box for transaction in message["body"]["transactions"]]
 
