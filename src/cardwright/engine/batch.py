@@ -17,7 +17,7 @@ from cardwright.engine.config_cache import AccountEntry, AccountKey, Cache, Need
 from cardwright.engine.movement_rows import MovementRequest, MovementResult, load_holders_with_loads
 from cardwright.engine.real_time_fees import load_charged
 from cardwright.kit.clock import Instant, ProgramClock
-from cardwright.outbox.events import Event
+from cardwright.outbox.events import Event, Target
 from cardwright.storage.engine.store import LoadedRows, MovementKey, ReadSet, WriteSet
 from cardwright.storage.failures import Conflict
 
@@ -31,8 +31,8 @@ class CardRequest(NamedTuple):
 
     ``card`` is the cached card; the batch reloads it if it is out of date. ``root_id`` is the row of the transaction that the
     message refers to, ``refund_of`` the root of the chain that a refund returns. ``seed`` contains the 63 random bits of its
-    identifiers, drawn on arrival. ``received_ms`` is real time. ``inline_target`` is the encrypted address of a webhook in the
-    request. ``request_hash`` goes with ``chosen_token``. ``view`` renders the answer; an expiry has none.
+    identifiers, drawn on arrival. ``received_ms`` is real time. ``inline_target`` is the address of a webhook in the request.
+    ``request_hash`` goes with ``chosen_token``. ``view`` renders the answer; an expiry has none.
     """
 
     card: CardEntry
@@ -41,7 +41,7 @@ class CardRequest(NamedTuple):
     received_ms: Instant
     root_id: int | None = None
     refund_of: int | None = None
-    inline_target: bytes | None = None
+    inline_target: Target | None = None
     chosen_token: str | None = None
     request_hash: bytes = b""
     view: Callable[["CardResult"], bytes] | None = None

@@ -12,7 +12,7 @@ from cardwright.core.render import details_decoder
 from cardwright.core.snapshot import Chain, Snapshot
 from cardwright.core.transaction_row import TransactionRow, token_of
 from cardwright.kit.clock import Instant
-from cardwright.outbox.events import Category, Event, Subscription, outbox_row
+from cardwright.outbox.events import Category, Event, Subscription, Target, outbox_row
 from cardwright.storage.engine.store import ChainRow
 
 _pack = msgspec.msgpack.encode
@@ -159,7 +159,7 @@ def journal_entry(row: TransactionRow, legs: tuple[int, ...]) -> tuple[object, .
     return (row.id, row.program_id, row.holder_id, row.source_id, row.currency, row.created_ms, *legs)
 
 
-def inline_notification(row: TransactionRow, target: bytes) -> dict[str, object]:
+def inline_notification(row: TransactionRow, target: Target) -> dict[str, object]:
     """Return the outbox row for the webhook address in the request."""
     return outbox_row(row.program_id, row.created_ms, Category.TRANSACTION, [row.id], target=target)
 

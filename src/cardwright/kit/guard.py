@@ -64,6 +64,12 @@ def check_url(url: str, policy: OutgoingPolicy) -> str | None:
     return None
 
 
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL in one spelling, such as `https://example.com:443`. An invalid URL is returned."""
+    target = _parse_target(url)
+    return url if isinstance(target, str) else f"{target.scheme}://{target.host}:{target.port}"
+
+
 def check_address(address: str, policy: OutgoingPolicy) -> str | None:
     """Return the reason that no connection to this resolved IP address is allowed; None if it is.
 

@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from cardwright.kit.guard import OutgoingPolicy, check_address, check_headers, check_url
+from cardwright.outbox.resolver import NameResolver, NameTrouble
 
 # Shorter than the five seconds after which common servers close idle connections, so that posts rarely meet a closing one.
 KEEP_ALIVE_S: Final = 4.0
@@ -53,7 +54,7 @@ class GuardedClient:
 
     It has one session with a pool of `connections_max` connections, opened by the first post in the running loop.
     `monotonic_ms` measures durations. `trusted_ca_pem` is the path of a certificate file to trust in addition to the system's;
-    the constructor raises OSError if it cannot be read. `resolver` replaces the system's name resolution.
+    the constructor raises OSError if it cannot be read. `resolver` replaces the default one.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class GuardedClient:
         policy: OutgoingPolicy,
         monotonic_ms: Callable[[], int],
         *,
-        connections_max: int = 64,
+        connections_max: int = 256,
         body_max: int = 65_536,
         trusted_ca_pem: str | None = None,
         resolver: AbstractResolver | None = None,
@@ -137,7 +138,7 @@ class GuardedClient:
     def _connector(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(
             socket_factory=_open_socket,
-            resolver=self._resolver,
+            resolver=self._resolver or NameResolver(),
             ssl=self._tls,
             limit=self._connections_max,
             keepalive_timeout=KEEP_ALIVE_S,
@@ -199,8 +200,10 @@ def _sentence(trouble: Exception, refusal: str | None) -> str:
             return _CERTIFICATE_TROUBLE.get(getattr(trouble.certificate_error, "verify_code", 0), "certificate not trusted")
         case aiohttp.ClientConnectorSSLError():
             return "TLS handshake failed"
+        case aiohttp.ClientConnectorDNSError(os_error=NameTrouble() as reason):
+            return str(reason)
         case aiohttp.ClientConnectorDNSError():
-            return "host name could not be resolved"
+            return "the name could not be resolved"
         case aiohttp.ClientConnectorError() if refusal is not None:
             return _refused(refusal)  # No address of the name gave a connection, and the guard refused this one.
         case aiohttp.ClientConnectorError():

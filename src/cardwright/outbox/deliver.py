@@ -1,14 +1,13 @@
 """Delivery: the loop that posts the notifications of the outbox and retries failed ones.
 
-A slow endpoint does not delay others.
+An endpoint that does not answer delays no other.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import prometheus_client
 import structlog
@@ -19,10 +18,22 @@ from cardwright.kit.clock import RealClock
 from cardwright.kit.failpoints import failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
-from cardwright.outbox.delivery_queue import Claim, DeliveryAttempt, RetryRules, Room, claim, is_any_claimable, record
+from cardwright.outbox.delivery_queue import (
+    Claim,
+    DeliveryAttempt,
+    DueQueues,
+    RetryRules,
+    claim,
+    claimable,
+    end_leases,
+    find_due_queues,
+    is_any_expired,
+    record,
+)
 from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
 from cardwright.outbox.events import Category, Delivery
 from cardwright.outbox.render import RenderTransactions, load_elements, notification
+from cardwright.outbox.room import Endpoints, Room
 from cardwright.storage.database import Database, Row
 from cardwright.storage.failures import Unavailable
 from cardwright.storage.tables import webhooks
@@ -32,6 +43,9 @@ STOP_S: Final = 1.0
 
 ERROR_PAUSE_S: Final = 1.0
 """Pause of the loop after an error of the database, in seconds."""
+
+PREPARED_MAX: Final = 16
+"""Maximum number of notifications that are rendered before the first of them is posted."""
 
 OUTCOMES = prometheus_client.Counter("cardwright_deliveries_total", "Attempts to deliver a notification", ["outcome"])
 
@@ -48,15 +62,21 @@ class Message:
     body: bytes = field(repr=False)
 
 
+class Exchange(NamedTuple):
+    """Result of an exchange with the database. With ``has_further_work`` another one follows without a pause."""
+
+    claims: list[Claim]
+    has_further_work: bool
+
+
 class Deliverer:
     """Delivery loop: delivers each notification at least once.
 
     Each process runs one in its event loop; processes share the work.
 
-    At most ``sends_max`` posts are in progress, at most ``endpoint_max`` of them to one endpoint. An endpoint that did not
-    answer last time gets one post at a time. Without a call of ``wake`` the loop reads the outbox every ``poll_ms``, which also
-    finds due retries. Blocking work runs in ``executor``; one thread is enough. The client must be closed after ``run`` has
-    returned.
+    ``Room`` describes the limits ``sends_max`` and ``endpoint_max`` of the posts in progress. Without a call of ``wake`` the
+    loop reads the outbox every ``poll_ms``, which also finds due retries. Blocking work runs in ``executor``; one thread is
+    enough. The client must be closed after ``run`` has returned.
     """
 
     def __init__(
@@ -81,14 +101,12 @@ class Deliverer:
         self._render_transactions = render_transactions
         self._executor = executor
         self._poll_s = poll_ms / 1000
-        self._sends_max = sends_max
-        self._endpoint_max = endpoint_max
+        self._endpoints = Endpoints(sends_max=sends_max, endpoint_max=endpoint_max)
+        self._after: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = asyncio.Event()
         self._stopping = False
         self._sends: set[asyncio.Task[None]] = set()
-        self._sends_to: Counter[int] = Counter()
-        self._silent: set[int] = set()
         self._done: list[DeliveryAttempt] = []
 
     async def run(self) -> None:
@@ -122,7 +140,7 @@ class Deliverer:
             # Cleared before the turn, so that rows that arrive during it trigger the next one.
             self._awake.clear()
             try:
-                claimed = await self._turn()
+                has_further_work = await self._turn()
             except Unavailable as error:
                 # The outage is already logged.
                 log.debug("outbox waits for the database", error=str(error))
@@ -133,7 +151,7 @@ class Deliverer:
                 log.exception("outbox could not be read or written")
                 await self._rest(ERROR_PAUSE_S)
                 continue
-            if claimed == 0:
+            if not has_further_work:
                 await self._rest(self._poll_s)
 
     async def _rest(self, seconds: float) -> None:
@@ -142,33 +160,28 @@ class Deliverer:
         except TimeoutError:
             return
 
-    async def _turn(self) -> int:
-        """Record finished attempts, then claim and send due rows. Return the number of claimed rows."""
+    async def _turn(self) -> bool:
+        """Record finished attempts, then claim and send due rows. Return whether another turn must follow at once."""
         done, self._done = self._done, []
+        room = None if self._stopping else self._endpoints.room()
         try:
-            claims = await self._in_thread(self._exchange, done, self._room())
+            exchange = await self._in_thread(self._exchange, done, room)
         except BaseException:
             # Also for a cancellation: the attempts were sent, so a later turn must record them.
             self._done = done + self._done
             raise
-        if claims:
-            for prepared in await self._in_thread(self._prepare, claims):
+        # Rendering takes longer than claiming, so the first posts begin before the last ones are rendered.
+        for start in range(0, len(exchange.claims), PREPARED_MAX):
+            for prepared in await self._in_thread(self._prepare, exchange.claims[start : start + PREPARED_MAX]):
                 self._begin(prepared)
-        return len(claims)
-
-    def _room(self) -> Room:
-        endpoints = {endpoint: self._endpoint_max - sends for endpoint, sends in self._sends_to.items()}
-        endpoints |= {endpoint: max(0, 1 - self._sends_to[endpoint]) for endpoint in self._silent}
-        # Counted by endpoint, because an ended task stays in `_sends` until its callback runs.
-        free = 0 if self._stopping else self._sends_max - self._sends_to.total()
-        return Room(free=free, each=self._endpoint_max, endpoints=endpoints)
+        return exchange.has_further_work
 
     def _begin(self, prepared: Message | DeliveryAttempt) -> None:
         if isinstance(prepared, DeliveryAttempt):
             self._done.append(prepared)
             self._awake.set()
             return
-        self._sends_to[prepared.claim.endpoint_id] += 1
+        self._endpoints.begin(prepared.claim.endpoint_id)
         task = asyncio.create_task(self._send(prepared))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
@@ -194,15 +207,7 @@ class Deliverer:
 
     async def _send(self, message: Message) -> None:
         attempt = await self._attempt(message)
-        endpoint_id = message.claim.endpoint_id
-        # An endpoint that does not answer gets one post at a time until it answers again.
-        if attempt.status is None:
-            self._silent.add(endpoint_id)
-        else:
-            self._silent.discard(endpoint_id)
-        self._sends_to[endpoint_id] -= 1
-        if not self._sends_to[endpoint_id]:
-            del self._sends_to[endpoint_id]
+        self._endpoints.end(message.claim.endpoint_id, has_answered=attempt.status is not None)
         self._done.append(attempt)
         self._awake.set()
 
@@ -225,16 +230,19 @@ class Deliverer:
 
     # --- In a thread ---------------------------------------------------------------------
 
-    def _exchange(self, done: Sequence[DeliveryAttempt], room: Room) -> list[Claim]:
-        """Record attempts and claim rows in one commit. Without either there is no commit."""
+    def _exchange(self, done: Sequence[DeliveryAttempt], room: Room | None) -> Exchange:
+        """Record attempts and claim rows in one commit. Without either there is no commit, and without room no claim."""
         real_ms = self._real_clock()
-        if not done and not (room.free and self._is_any_claimable(real_ms, room)):
-            return []
+        due, has_expired = self._look(real_ms) if room is not None else (DueQueues([], None), False)
+        queues = claimable(due.queues, room) if room is not None else []
+        if not (done or queues or has_expired):
+            return Exchange([], due.after is not None)
         if done:
             failpoint("delivery.record.before")
         with self._database.write() as db:
             states = record(db, real_ms, self._rules, done)
-            claims = claim(db, real_ms, self._rules, room)
+            ended = end_leases(db, real_ms) if has_expired else 0
+            claims = claim(db, real_ms, self._rules, queues, room) if room is not None else []
         for attempt, state in zip(done, states, strict=True):
             OUTCOMES.labels({Delivery.DUE: "failed", Delivery.DELIVERED: "delivered", Delivery.DEAD: "dead"}[state]).inc()
             if state is Delivery.DEAD:
@@ -244,11 +252,15 @@ class Deliverer:
                     error=attempt.error,
                     status=attempt.status,
                 )
-        return claims
+        return Exchange(claims, bool(claims or ended) or due.after is not None)
 
-    def _is_any_claimable(self, real_ms: int, room: Room) -> bool:
+    def _look(self, real_ms: int) -> tuple[DueQueues, bool]:
+        """Return the next queues with due rows, and whether a lease has expired. An idle outbox causes no commit."""
         with self._database.read() as db:
-            return is_any_claimable(db, real_ms, room)
+            due = find_due_queues(db, real_ms, self._after)
+            has_expired = is_any_expired(db, real_ms)
+        self._after = due.after
+        return due, has_expired
 
     def _prepare(self, claims: Sequence[Claim]) -> list[Message | DeliveryAttempt]:
         """Return the message of each claim. This runs after the claiming commit, because rendering takes longer than claiming."""

@@ -1,14 +1,20 @@
-"""Delivery queue: claims of due outbox rows under a lease, and the records of their attempts."""
+"""Delivery queues: claims of due outbox rows under a lease, and the records of their attempts.
+
+A queue has the rows of one webhook, or of the simulations that name one endpoint. Several queues can have the same endpoint.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Select, and_, bindparam, func, select
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, literal_column, select, text
 
 from cardwright.kit.clock import Instant, ProgramClock, iso_ms
+from cardwright.outbox.endpoint import endpoint_id_of, url_of
 from cardwright.outbox.events import Delivery
+from cardwright.outbox.room import Room
+from cardwright.storage.database import Row
 from cardwright.storage.tables import outbox, programs
 
 LEASE_MARGIN_MS: Final = 20_000
@@ -50,30 +56,24 @@ class Claim(NamedTuple):
     lease_ms: Instant
 
 
-@dataclass(slots=True)
-class Room:
-    """Number of rows that may still be claimed.
+class Queue(NamedTuple):
+    """Queue with a due row. ``due_ms`` of the first row and ``now_ms`` are times of its program.
 
-    ``free`` is the total, ``each`` the number for an endpoint that ``endpoints`` does not have. The id of an endpoint is that
-    of its webhook. The endpoints that simulations name share the negative id of their program.
+    ``is_open`` is False if the webhook does not exist or is inactive: its rows fail without a post, so they need no room.
     """
 
-    free: int
-    each: int
-    endpoints: dict[int, int] = field(default_factory=dict)
+    id: int
+    endpoint_id: int
+    due_ms: Instant
+    now_ms: Instant
+    is_open: bool
 
-    def take(self, endpoint_id: int) -> bool:
-        """Take a place for the endpoint. Return False if there is none."""
-        left = self.endpoints.get(endpoint_id, self.each)
-        if self.free == 0 or left == 0:
-            return False
-        self.free -= 1
-        self.endpoints[endpoint_id] = left - 1
-        return True
 
-    def full(self) -> list[int]:
-        """Return the endpoints without a free place."""
-        return [endpoint_id for endpoint_id, left in self.endpoints.items() if left == 0]
+class DueQueues(NamedTuple):
+    """Queues with a due row among the next ``QUEUES_MAX``. ``after`` is the last of these if there may be further ones."""
+
+    queues: list[Queue]
+    after: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,38 +99,55 @@ class DeliveryAttempt:
 
 # --- Claims ------------------------------------------------------------------------------
 
-_ENDPOINT_ID = func.coalesce(outbox.c.webhook_id, -outbox.c.program_id)
-_COLUMNS = (
-    outbox.c.id, outbox.c.program_id, outbox.c.webhook_id, outbox.c.target, outbox.c.category, outbox.c.refs, outbox.c.tries,
-    outbox.c.attempts, _ENDPOINT_ID.label("endpoint_id"),
-)  # fmt: skip
+QUEUES_MAX: Final = 1_000
+"""Maximum number of queues that one query looks at."""
 
+CLOSED_MAX: Final = 64
+"""Maximum number of rows of closed queues in one claim."""
 
-# Built once: on an idle outbox, building these statements takes longer than running them.
-def _claimable() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return the conditions of expired leases, in real time, and of due rows, in their program's time.
+EXPIRED_MAX: Final = 1_000
+"""Maximum number of expired leases that one transaction ends."""
 
-    The second also compares with the latest program time, a constant, so that the index on ``due_ms`` limits the scan.
-    """
-    real_ms = bindparam("real_ms", type_=BigInteger)
-    program_now = func.coalesce(programs.c.clock_frozen_ms, programs.c.clock_offset_ms + real_ms)
-    latest = select(func.max(program_now)).select_from(programs).scalar_subquery()
-    ran_out = and_(outbox.c.state == Delivery.SENDING, outbox.c.due_ms <= real_ms)
-    is_due = and_(outbox.c.state == int(Delivery.DUE), outbox.c.due_ms <= latest, outbox.c.due_ms <= program_now)
-    return ran_out, is_due
+FIRST_QUEUE: Final = -(1 << 63)
 
-
-def _look(where: ColumnElement[bool]) -> Select[Any]:
-    has_room = _ENDPOINT_ID.not_in(bindparam("full", expanding=True))
-    query = select(*_COLUMNS).join(programs, programs.c.id == outbox.c.program_id).where(where, has_room)
-    # Only in the order of the index: with ties ordered by id, every claim would sort the backlog.
-    return query.order_by(outbox.c.due_ms).limit(bindparam("limit", type_=Integer))
-
-
-_LOOKS = [_look(where) for where in _claimable()]
+# In both queries `state = 1` (DUE) is part of the text: with a parameter the databases would not use the index of due rows.
+#
+# Each step of the recursion finds the next queue in the index. Then the first row of each queue is read. So the number of index
+# entries that the query reads does not depend on the length of the queues. A queue has one program and one clock: if its first
+# row is not due, no row is.
+_DUE_QUEUES = text("""
+    WITH RECURSIVE queues (id, number) AS (
+        SELECT min(queue_id), 1 FROM outbox WHERE state = 1 AND queue_id > :after
+        UNION ALL
+        SELECT (SELECT min(queue_id) FROM outbox WHERE state = 1 AND queue_id > queues.id), number + 1
+        FROM queues WHERE id IS NOT NULL AND number < :queues_max
+    ), heads AS (
+        SELECT queues.id, queues.number, head.program_id, head.due_ms,
+            coalesce(programs.clock_frozen_ms, programs.clock_offset_ms + :real_ms) AS now_ms
+        FROM queues
+        JOIN outbox head ON head.id = (SELECT id FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1)
+        JOIN programs ON programs.id = head.program_id
+    )
+    SELECT heads.id, number, heads.program_id, due_ms, now_ms, webhooks.active, webhooks.doc
+    FROM heads LEFT JOIN webhooks ON webhooks.id = heads.id
+    WHERE due_ms <= now_ms OR number = :queues_max
+""").bindparams(
+    bindparam("after", type_=BigInteger), bindparam("real_ms", type_=BigInteger), bindparam("queues_max", type_=Integer)
+)
 
 # PostgreSQL skips rows that another process is claiming. SQLite has a single writer and needs no lock clause.
-_LOCKED_LOOKS = [query.with_for_update(of=outbox, skip_locked=True) for query in _LOOKS]
+_CLAIM = (
+    select(
+        outbox.c.id, outbox.c.program_id, outbox.c.webhook_id, outbox.c.target, outbox.c.category, outbox.c.refs,
+        outbox.c.tries, outbox.c.attempts,
+    )
+    .where(
+        text("state = 1"), outbox.c.queue_id == bindparam("queue", type_=BigInteger), outbox.c.due_ms <= bindparam("now_ms")
+    )
+    .order_by(outbox.c.due_ms)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(skip_locked=True)
+)  # fmt: skip
 
 _MARK = (
     outbox.update()
@@ -138,30 +155,74 @@ _MARK = (
     .values(state=Delivery.SENDING, due_ms=bindparam("lease_ms"))
 )
 
+_EXPIRED = (
+    select(outbox.c.id)
+    .where(outbox.c.state == literal_column(str(int(Delivery.SENDING))), outbox.c.due_ms <= bindparam("real_ms"))
+    .limit(bindparam("limit", type_=Integer))
+)
 
-def is_any_claimable(db: Connection, real_ms: Instant, room: Room) -> bool:
-    """Return whether ``claim`` would find a row with enough room. It only reads, so an idle outbox causes no commit."""
-    return any(db.execute(query, _parameters(real_ms, room, 1)).first() for query in _LOOKS)
+_END_LEASES = (
+    outbox.update()
+    .where(outbox.c.id.in_(_EXPIRED.with_for_update(skip_locked=True)))
+    .values(state=Delivery.DUE, due_ms=outbox.c.created_ms)
+)
 
 
-def claim(db: Connection, real_ms: Instant, rules: RetryRules, room: Room) -> list[Claim]:
-    """Claim due rows while ``room`` has places. An endpoint without a place does not block others.
+def find_due_queues(db: Connection, real_ms: Instant, after: int | None) -> DueQueues:
+    """Return the queues with a due row, the next ``QUEUES_MAX`` queues after this id; None means from the first one."""
+    parameters = {"after": FIRST_QUEUE if after is None else after, "real_ms": real_ms, "queues_max": QUEUES_MAX}
+    rows = db.execute(_DUE_QUEUES, parameters).all()
+    queues = [_queue(row) for row in rows if row.due_ms <= row.now_ms]
+    return DueQueues(queues, next((row.id for row in rows if row.number == QUEUES_MAX), None))
 
-    Rows locked by another process are skipped. Rows with an expired lease are claimed again.
+
+def _queue(row: Row) -> Queue:
+    endpoint_id = row.id if row.doc is None else endpoint_id_of(row.program_id, url_of(row.doc))
+    return Queue(row.id, endpoint_id, row.due_ms, row.now_ms, row.id < 0 or bool(row.active))
+
+
+def is_any_expired(db: Connection, real_ms: Instant) -> bool:
+    """Return whether ``end_leases`` would find a row."""
+    return db.execute(_EXPIRED, {"real_ms": real_ms, "limit": 1}).first() is not None
+
+
+def end_leases(db: Connection, real_ms: Instant) -> int:
+    """Return rows with an expired lease to their queues, due at once. Return their number.
+
+    Their process was killed. Leases expire in real time, the rows are due in the time of their program.
     """
+    return db.execute(_END_LEASES, {"real_ms": real_ms, "limit": EXPIRED_MAX}).rowcount
+
+
+def claimable(queues: Iterable[Queue], room: Room) -> list[Queue]:
+    """Return the queues with room for a post, in the order of their claims.
+
+    Answering endpoints come first, then new ones, then silent ones. Within a state, the endpoint with the oldest latest post
+    comes first, so no endpoint is left out for ever. Of the queues of an endpoint, that with the longest delay comes first.
+    """
+    free = [queue for queue in queues if not queue.is_open or room.free(queue.endpoint_id)]
+    return sorted(free, key=lambda queue: (room.record(queue.endpoint_id), queue.due_ms))
+
+
+def claim(db: Connection, real_ms: Instant, rules: RetryRules, queues: Iterable[Queue], room: Room) -> list[Claim]:
+    """Claim due rows of the queues while ``room`` has room for their endpoints. Rows locked by another process are skipped."""
     lease_ms = real_ms + rules.timeout_ms + LEASE_MARGIN_MS
-    claims: list[Claim] = []
-    for query in _LOCKED_LOOKS:
-        while room.free > 0 and (rows := db.execute(query, _parameters(real_ms, room, room.free)).all()):
-            taken = [Claim(**row._asdict(), lease_ms=lease_ms) for row in rows if room.take(row.endpoint_id)]
-            assert taken, "the query excludes endpoints without room"
-            db.execute(_MARK, {"ids": [claim.id for claim in taken], "lease_ms": lease_ms})
-            claims += taken
+    claims, closed = list[Claim](), CLOSED_MAX
+    for queue in queues:
+        limit = room.free(queue.endpoint_id) if queue.is_open else closed
+        if not limit:
+            continue
+        rows = db.execute(_CLAIM, {"queue": queue.id, "now_ms": queue.now_ms, "limit": limit}).all()
+        if not rows:
+            continue
+        if queue.is_open:
+            room.take(queue.endpoint_id, len(rows))
+        else:
+            closed -= len(rows)
+        claims += [Claim(*row, endpoint_id=queue.endpoint_id, lease_ms=lease_ms) for row in rows]
+    if claims:
+        db.execute(_MARK, {"ids": [claim.id for claim in claims], "lease_ms": lease_ms})
     return claims
-
-
-def _parameters(real_ms: Instant, room: Room, limit: int) -> dict[str, Any]:
-    return {"real_ms": real_ms, "full": room.full(), "limit": limit}
 
 
 # --- Outcomes ----------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 
 import msgspec
 
+from cardwright.kit.guard import origin_of
 from cardwright.kit.masks import REDACTED, redact_mapping
 from cardwright.kit.vault import Vault
 from cardwright.outbox.signature import SIGNATURE_HEADER, basic_auth, sign
@@ -63,6 +66,22 @@ class _Config(msgspec.Struct):
 
 class _Doc(msgspec.Struct):
     config: _Config
+
+
+@lru_cache(maxsize=4_096)
+def endpoint_id_of(program_id: int, url: str) -> int:
+    """Return the id of an endpoint: a hash of its program, and of scheme, host and port of the URL.
+
+    It has 62 bits and is negative, because the ids of webhooks are positive. With the program in it, no program waits for the
+    deliveries of another, and all rows of a queue have the same clock.
+    """
+    digest = blake2b(f"{program_id} {origin_of(url)}".encode(), digest_size=8).digest()
+    return -1 - (int.from_bytes(digest) >> 2)
+
+
+def url_of(doc: str) -> str:
+    """Return the URL in the document of a registered webhook."""
+    return msgspec.json.decode(doc, type=_Doc).config.url
 
 
 TARGET_CONTEXT = "inline-webhook"

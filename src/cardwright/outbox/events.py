@@ -59,6 +59,13 @@ class Event(NamedTuple):
     ref: str | int
 
 
+class Target(NamedTuple):
+    """Address that a simulation names for its own notification: the id of its endpoint, and the sealed address."""
+
+    endpoint_id: int
+    sealed: bytes
+
+
 class Delivery(IntEnum):
     """State of an outbox row.
 
@@ -142,13 +149,13 @@ def outbox_row(
     refs: Sequence[str | int],
     *,
     webhook_id: int | None = None,
-    target: bytes | None = None,
+    target: Target | None = None,
 ) -> dict[str, object]:
-    """Return a row of the outbox, due at once, for a registered webhook or for a sealed address."""
+    """Return a row of the outbox, due at once, for a registered webhook or for the address in a request."""
     return {
         "program_id": program_id,
         "webhook_id": webhook_id,
-        "target": target,
+        "target": target.sealed if target is not None else None,
         "category": int(category),
         "refs": msgspec.json.encode(refs).decode(),
         "state": int(Delivery.DUE),
@@ -156,4 +163,5 @@ def outbox_row(
         "tries": 0,
         "created_ms": now,
         "attempts": "[]",
+        "queue_id": target.endpoint_id if target is not None else webhook_id,
     }

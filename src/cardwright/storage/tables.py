@@ -426,7 +426,11 @@ outbox = Table(
     Column("tries", SmallInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("attempts", Text, nullable=False),
+    # The webhook's id, or the negative id of the endpoint that a simulation named. 0 in final rows of before this column.
+    Column("queue_id", BigInteger, nullable=False, server_default=text("0")),
     Index(None, "state", "due_ms"),
+    # Only due rows (state 1): the deliverer steps from queue to queue, so the backlog of one does not delay others.
+    Index(None, "queue_id", "due_ms", postgresql_where=text("state = 1"), sqlite_where=text("state = 1")),
     Index(None, "program_id", "id"),
 )
 

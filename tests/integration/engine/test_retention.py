@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from cardwright.engine.retention import MESSAGES_MAX, REMOVALS, ROWS_MAX, Retention, remove_some
 from cardwright.kit.clock import DAY_MS, ProgramClock
-from cardwright.outbox.delivery_queue import DeliveryAttempt, RetryRules, Room, claim, record
-from cardwright.outbox.events import Category, Delivery, outbox_row
+from cardwright.outbox.delivery_queue import DeliveryAttempt, RetryRules, claim, find_due_queues, record
+from cardwright.outbox.events import Category, Delivery, Target, outbox_row
+from cardwright.outbox.room import Endpoints
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.storage.backtests import DONE, FAILED, QUEUED, RUNNING
 from cardwright.storage.database import Database
@@ -46,7 +47,7 @@ def remove_all(database: Database, real_ms: int) -> None:
 
 def insert_notifications(platform: InProcessPlatform, state: Delivery, count: int, due_ms: int) -> None:
     """Insert notifications without content, with a state and a due time."""
-    row = outbox_row(platform.program_id, NOON, Category.TRANSACTION, [], target=b"sealed")
+    row = outbox_row(platform.program_id, NOON, Category.TRANSACTION, [], target=Target(-7, b"sealed"))
     with platform.database.write() as db:
         db.execute(outbox.insert(), [{**row, "state": int(state), "due_ms": due_ms}] * count)
 
@@ -114,7 +115,8 @@ def test_notification_ages_by_real_time(
     insert_notifications(platform, Delivery.DUE, 1, due_ms=0)
     with platform.database.write() as db:
         set_clock(db, platform.program_id, clock)
-        (claimed,) = claim(db, NOON, RetryRules(), Room(free=1, each=1))
+        queues = find_due_queues(db, NOON, None).queues
+        (claimed,) = claim(db, NOON, RetryRules(), queues, Endpoints(sends_max=1, endpoint_max=1).room())
         attempt = DeliveryAttempt(claim=claimed, at_ms=NOON, status=status, is_last=status is None)
         assert record(db, NOON, RetryRules(), [attempt]) == [state]
     remove_all(platform.database, NOON + DAYS * DAY_MS)
@@ -261,7 +263,7 @@ def make_purchases(platform: InProcessPlatform) -> None:
         platform.make("users", token=name)
         platform.make("cards", token=f"{name}_card", user_token=name, card_product_token="product")
     batch = [card_request(platform, "ana_card", 100, seed=1, token="chosen"), card_request(platform, "ben_card", 100, seed=2)]
-    batch.append(card_request(platform, "ana_card", 100, seed=3)._replace(inline_target=b"sealed"))
+    batch.append(card_request(platform, "ana_card", 100, seed=3)._replace(inline_target=Target(-7, b"sealed")))
     platform.run([batch])
 
 

@@ -14,7 +14,7 @@ from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, Gpa
 from cardwright.engine.batch import CardRequest
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.ledger.invariants.card_numbers import numbers_in, pattern_of
-from cardwright.outbox.events import Category, outbox_row
+from cardwright.outbox.events import Category, Target, outbox_row
 from cardwright.resources.analysis import shadow_controls
 from cardwright.resources.common.call import Call
 from cardwright.resources.controls import velocity_controls
@@ -113,7 +113,7 @@ def populate(platform: InProcessPlatform) -> None:
     cards = ("ben_card", "ana_card")
     batch = [card_request(platform, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
     batch[3] = card_request(platform, "ana_card", 500, seed=3, token="chosen")
-    batch[4] = batch[4]._replace(inline_target=b"sealed")
+    batch[4] = batch[4]._replace(inline_target=Target(-7, b"sealed"))
     declined = card_request(platform, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in platform.run([batch[:5], batch[5:], [declined]])]
     pay_fees(platform)
@@ -121,7 +121,9 @@ def populate(platform: InProcessPlatform) -> None:
     move_money(platform)
     with platform.database.write() as db:
         transition = db.exec_driver_sql("SELECT token FROM card_transitions").scalars().first()
-        db.execute(outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=b"sealed")])
+        db.execute(
+            outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=Target(-7, b"sealed"))]
+        )
 
 
 @pytest.fixture(scope="module", params=chosen_databases())

@@ -296,9 +296,10 @@ def test_a_closed_port_is_refused() -> None:
 
 
 def test_an_unknown_host_is_an_error() -> None:
-    """A name under .invalid (RFC 6761) gives the error that it cannot be resolved."""
+    """A name under .invalid (RFC 6761) gives an error about the name. Without a name server it is the second one."""
     answer = asyncio.run(post_once("http://nobody.invalid/"))
-    assert (answer.status, answer.error) == (None, "host name could not be resolved")
+    assert answer.status is None
+    assert answer.error in ("the name does not exist", "the name could not be resolved")
 
 
 @pytest.mark.parametrize("length", [65_535, 65_536, 65_537, 1_000_000])

@@ -16,7 +16,8 @@ from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.card_cache import CardEntry
 from cardwright.engine.config_cache import Needs
 from cardwright.kit.guard import check_url
-from cardwright.outbox.endpoint import TARGET_CONTEXT
+from cardwright.outbox.endpoint import TARGET_CONTEXT, endpoint_id_of
+from cardwright.outbox.events import Target
 from cardwright.resources.common.call import App, EngineCall
 from cardwright.resources.common.crud import fingerprint
 from cardwright.resources.common.fields import text_or_none
@@ -116,7 +117,7 @@ async def submit(
         received_ms=app.real_clock(),
         root_id=root_id,
         refund_of=refund_of,
-        inline_target=_sealed_target(app, webhook) if webhook is not None else None,
+        inline_target=_sealed_target(app, card.key[0], webhook) if webhook is not None else None,
         chosen_token=token,
         request_hash=fingerprint(app, body, request) if token is not None else b"",
         view=answer_of if echo else answer_v2_of,
@@ -208,11 +209,12 @@ def _is_right_pin(app: App, sealed: CardRow, pin: str) -> bool:
     return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, f"pin:{sealed.card_id}") == pin
 
 
-def _sealed_target(app: App, webhook: SimulationWebhook) -> bytes:
+def _sealed_target(app: App, program_id: int, webhook: SimulationWebhook) -> Target:
     """Return the webhook of the request, encrypted, because its password is a secret. Raises a problem for a forbidden URL."""
     if (reason := check_url(webhook.endpoint, app.policy)) is not None:
         raise bad_field("webhook.endpoint", reason)
-    return app.vault.seal(msgspec.json.encode(webhook).decode(), TARGET_CONTEXT)
+    sealed = app.vault.seal(msgspec.json.encode(webhook).decode(), TARGET_CONTEXT)
+    return Target(endpoint_id_of(program_id, webhook.endpoint), sealed)
 
 
 def _present(metadata: NetworkMetadata) -> dict[str, Any]:

@@ -18,6 +18,7 @@ JOURNAL_COLUMNS = (
 
 OUTBOX_COLUMNS = (
     "program_id", "webhook_id", "target", "category", "refs", "state", "due_ms", "tries", "created_ms", "attempts",
+    "queue_id",
 )  # fmt: skip
 
 MOVEMENT_COLUMNS = (
