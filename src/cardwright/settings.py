@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cardwright.kit.limits import ANSWER_S
@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     connections_max: PositiveInt = 4_096
     connections_per_address_max: NonNegativeInt = 0
     """0 means no limit, because behind a proxy all clients have one address."""
+
+    @field_validator("application_token", "access_token", "master_key", mode="before")
+    @classmethod
+    def _given_text(cls, value: object) -> object:
+        """Return None for an empty secret, such as an unset ``${VAR}`` of a compose file: an empty text is never a secret."""
+        return None if isinstance(value, str) and not value.strip() else value
 
     @property
     def is_sandbox(self) -> bool:

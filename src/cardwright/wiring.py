@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from cardwright.engine.retention import Retention
 from cardwright.engine.scheduler import Timers
 from cardwright.kit.clock import ProgramClock, monotonic_ms, parse_instant, system_ms
 from cardwright.kit.failpoints import async_failpoint
-from cardwright.kit.files import create_file, read_file
+from cardwright.kit.files import create_file, read_file, replace_file
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.limits import Limits
@@ -35,18 +35,18 @@ from cardwright.resources.analysis.backtest_runner import BacktestRunner
 from cardwright.resources.common.call import App
 from cardwright.resources.transactions.as_of import render_first_states
 from cardwright.settings import Settings
+from cardwright.storage.credentials import OfOtherProgram, Revoked, ensure_given
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite import Checkpointer, SqliteStore
 from cardwright.storage.engine.store import CardRow, EngineStore
 from cardwright.storage.failures import Damaged
 from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
+    MODE,
     ProgramSettings,
-    find_program_of,
     find_program_token,
     find_value,
     get_program,
-    insert_credential,
     insert_program,
     kept_value,
 )
@@ -234,25 +234,85 @@ def find_key_check(database: Database) -> str | None:
         return find_value(db, KEY_CHECK)
 
 
-def ensure_default_program(database: Database, vault: Vault, settings: Settings, keys: Secrets) -> None:
-    """Insert the default program and its credentials if they do not exist.
+def vault_of(settings: Settings, database: Database) -> Vault:
+    """Return the vault of a database that a server has opened, for commands. Raises Misconfigured and OSError."""
+    path = data_dir_of(settings) / SECRETS_FILE
+    known = (_kept_secrets(path) if os.path.lexists(path) else {}) | _given_secrets(settings)
+    if "master_key" not in known:
+        raise Misconfigured(f"there is no master key: {path} has none, and CARDWRIGHT_MASTER_KEY is not set", OTHER_KEY_ADVICE)
+    try:
+        vault = Vault.from_hex(known["master_key"])
+    except ValueError as error:
+        raise Misconfigured(f"CARDWRIGHT_MASTER_KEY: {error}", OTHER_KEY_ADVICE) from None
+    if find_key_check(database) != fingerprint_of(vault):
+        raise Misconfigured("the database was filled under another master key", OTHER_KEY_ADVICE)
+    return vault
 
-    Raises Misconfigured if the database was filled under another master key, because nothing in it could be decrypted.
+
+def find_kept_pair(settings: Settings) -> tuple[str, str] | None:
+    """Return the application and access token in the data directory, None without them. Raises Misconfigured and OSError."""
+    path = data_dir_of(settings) / SECRETS_FILE
+    kept = _kept_secrets(path) if os.path.lexists(path) else {}
+    return (kept["application_token"], kept["access_token"]) if kept.keys() >= CREDENTIAL_NAMES else None
+
+
+def keep_pair(settings: Settings, application_token: str, access_token: str) -> Path:
+    """Replace the credentials in the data directory. Return the path of the file. Raises Misconfigured and OSError."""
+    path = data_dir_of(settings) / SECRETS_FILE
+    kept = _kept_secrets(path) | {"application_token": application_token, "access_token": access_token}
+    replace_file(path, msgspec.json.encode(kept))
+    return path
+
+
+def find_mode(database: Database) -> str | None:
+    """Return the mode in which a server first opened the database, or None before the first start."""
+    with database.read() as db:
+        return find_value(db, MODE)
+
+
+def ensure_default_program(database: Database, vault: Vault, settings: Settings, keys: Secrets) -> Sequence[str]:
+    """Insert the default program if it does not exist, and make the credentials its only given ones.
+
+    Return the tokens of the earlier given credentials, which no longer open it. The first start also stores the mode. Raises
+    Misconfigured if the database was filled under another master key, because nothing in it could be decrypted. Also raises it
+    for the database of another mode, and for credentials that were revoked or open another program.
     """
     digest = vault.credential_digest(keys.application_token, keys.access_token)
     with database.write() as db:
         fingerprint = fingerprint_of(vault)
         if kept_value(db, KEY_CHECK, fingerprint) != fingerprint:
             raise Misconfigured("the database was filled under another master key", OTHER_KEY_ADVICE)
-        if find_program_of(db, digest) is not None:
-            return
+        if (mode := kept_value(db, MODE, settings.mode.value)) != settings.mode:
+            raise Misconfigured(
+                f"the database is one of {mode} mode, and CARDWRIGHT_MODE is {settings.mode}", "set CARDWRIGHT_MODE"
+            )
+        now = system_ms()
         program_id = find_program_token(db, DEFAULT_PROGRAM)
         if program_id is None:
             program_id = insert_program(
                 db, token=DEFAULT_PROGRAM, name="Default program", short_code="dflt",
-                settings=ProgramSettings(), clock=first_clock(settings), now=system_ms(),
+                settings=ProgramSettings(), clock=first_clock(settings), now=now,
             )  # fmt: skip
-        insert_credential(db, program_id, digest)
+        try:
+            return ensure_given(db, program_id, digest, now)
+        except Revoked:
+            raise Misconfigured(f"the credentials {_origin_of(settings)} were revoked", _new_pair_advice(settings)) from None
+        except OfOtherProgram:
+            text = f"the credentials {_origin_of(settings)} are those of another program than {DEFAULT_PROGRAM}"
+            raise Misconfigured(text, _new_pair_advice(settings)) from None
+
+
+def _origin_of(settings: Settings) -> str:
+    """Return the source of the credentials, for an error."""
+    if _given_secrets(settings).keys() & CREDENTIAL_NAMES:
+        return "in CARDWRIGHT_APPLICATION_TOKEN and CARDWRIGHT_ACCESS_TOKEN"
+    return f"in {data_dir_of(settings) / SECRETS_FILE}"
+
+
+def _new_pair_advice(settings: Settings) -> str:
+    if _given_secrets(settings).keys() & CREDENTIAL_NAMES:
+        return "set both variables to other credentials, such as those that `cardwright credentials add` prints"
+    return "`cardwright credentials add` makes new ones and writes them to the file"
 
 
 def policy_of(settings: Settings) -> OutgoingPolicy:

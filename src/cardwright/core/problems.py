@@ -83,12 +83,17 @@ FEE_GROUP_NOT_FOUND = Kind(404, "404022", "Real-time fee group not found")
 ORIGINAL_NOT_FOUND = Kind(404, "404014", "Original transaction not found")
 BACKTEST_NOT_FOUND = Kind(404, "404041", "Backtest not found")
 SHADOW_NOT_FOUND = Kind(404, "404042", "Shadow control not found")
+CREDENTIAL_NOT_FOUND = Kind(404, "404043", "Credential not found")
 METHOD_NOT_ALLOWED = Kind(405, "405001", "Method not allowed: this path takes {}")
 REQUEST_TIMEOUT = Kind(408, "408001", "Request Timeout: {}")
 TOKEN_TAKEN = Kind(  # observed
     409, "409002", "General conflict exception: Token has already been associated with a different payload"
 )
 HOLD_NOT_DUE = Kind(409, "409003", "The hold does not expire now")  # only for the scheduler
+LAST_CREDENTIAL = Kind(
+    409, "409004", "The program has no other valid credential: add one first, or repeat the request with force=true"
+)
+CREDENTIALS_FULL = Kind(409, "409005", "The program has {} valid credentials, the maximum: revoke one first")
 UNLOAD_TOO_LARGE = Kind(412, "412002", "Unload amount is greater than load amount")
 BAD_STATUS_TRANSITION = Kind(412, "412003", "Invalid status transition: {}")
 GPA_TOO_SMALL = Kind(412, "412004", "Insufficient funds")

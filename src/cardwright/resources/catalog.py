@@ -23,7 +23,7 @@ from cardwright.resources.fees import fee_charges, fees, real_time_fee_groups
 from cardwright.resources.funding import auto_reloads, funding_sources, gpa_orders
 from cardwright.resources.programs import card_products, ping
 from cardwright.resources.reports import settlement
-from cardwright.resources.sandbox import clock, programs, webhook_deliveries, webhook_inbox
+from cardwright.resources.sandbox import clock, credentials, programs, webhook_deliveries, webhook_inbox
 from cardwright.resources.simulations import deposits, v1_authorizations, v1_financials, v1_follow_ups, v2_card_transactions
 from cardwright.resources.transactions import transactions
 from cardwright.resources.transfers import direct_deposits, peer_transfers, program_transfers
@@ -69,6 +69,7 @@ ROUTES: tuple[Route, ...] = (
     *webhook_inbox.routes,
     *webhook_deliveries.routes,
     *programs.routes,
+    *credentials.routes,
     *clock.routes,
     *settlement.routes,
 )

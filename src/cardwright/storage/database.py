@@ -68,6 +68,8 @@ class Database:
         self._watchdog = Watchdog()
         self._is_closed = False
         self.outage = Outage()
+        self.access_revision: str | None = None
+        """The access revision (``storage.credentials``) as the monitor last read it, None before its first read."""
         # SQLite has one writer. This lock is FIFO and does not poll; the file's lock does neither.
         self.write_lock = FairLock()
         self.engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()

@@ -1,4 +1,4 @@
-"""Database monitor: detects the beginning and the end of an outage, also without other traffic."""
+"""Database monitor: detects the beginning and the end of an outage, and revoked credentials, also without other traffic."""
 
 import asyncio
 import contextlib
@@ -6,16 +6,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from sqlalchemy import Connection, column, select, table
 
+from cardwright.storage.credentials import access_revision
 from cardwright.storage.database import Database
 from cardwright.storage.failures import Contended, Damaged, Unavailable
-from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
+from cardwright.storage.migrate import PROBE, check_schema
 
-HEARTBEAT_S = 1.0
-"""Seconds between two reads of the schema while the database works."""
+HEARTBEAT_S = 0.4
+"""Seconds between two reads while the database works. A revoked credential is refused by all processes within a second."""
+
+WRITTEN_S = 1.0
+"""Seconds for which a successful commit proves that the database can serve requests."""
 
 PROBE_S = 0.2
 """Seconds between two attempts to commit during an outage."""
+
+SELECT_STATE = select(column("version_num"), access_revision.label("access_revision")).select_from(table("alembic_version"))
 
 log = structlog.get_logger()
 
@@ -32,7 +39,7 @@ class Monitor:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="monitor")
         self._stopped = asyncio.Event()
         self._check: asyncio.Future[None] | None = None
-        self._written_at = -HEARTBEAT_S
+        self._written_at = -WRITTEN_S
 
     async def run(self) -> None:
         """Check the database until ``stop`` is called or the file is damaged."""
@@ -72,7 +79,7 @@ class Monitor:
         if (text := self._database.outage.text) is not None:
             return text
         clock = asyncio.get_running_loop().time
-        if clock() - self._written_at < HEARTBEAT_S:
+        if clock() - self._written_at < WRITTEN_S:
             return None
         if self._check is None or self._check.done():
             self._check = asyncio.ensure_future(self._in_thread(self._write))
@@ -104,7 +111,7 @@ class Monitor:
 
     def _read(self) -> None:
         with self._database.read(self._database.limits.statement_s) as db:
-            check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
+            self._check_state(db)
 
     def _probe(self) -> None:
         """Commit an update without a change, on a new connection."""
@@ -114,5 +121,11 @@ class Monitor:
     def _write(self) -> None:
         """Commit an update without a change. Raises SchemaChanged."""
         with self._database.write(self._database.limits.statement_s) as db:
-            check_schema(db.exec_driver_sql(SELECT_SCHEMA).scalars().all())
+            self._check_state(db)
             db.exec_driver_sql(PROBE)
+
+    def _check_state(self, db: Connection) -> None:
+        """Read schema and access revision. Raises SchemaChanged."""
+        rows = db.execute(SELECT_STATE).all()
+        check_schema([row.version_num for row in rows])
+        self._database.access_revision = rows[0].access_revision

@@ -9,10 +9,13 @@ from cardwright.kit.clock import Instant, ProgramClock
 from cardwright.storage.builtin_resources import insert_built_ins
 from cardwright.storage.database import Row
 from cardwright.storage.migrate import check_schema
-from cardwright.storage.tables import credentials, meta, programs
+from cardwright.storage.tables import meta, programs
 
 SCHEMA = select(column("version_num")).select_from(table("alembic_version")).scalar_subquery().label("schema")
 """The schema revision of the database, as a column of another statement."""
+
+MODE = "mode"
+"""The key in ``meta`` of the mode in which a server first opened the database. It never changes."""
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite takes to run it.
 _PROGRAM = select(programs, SCHEMA).where(programs.c.id == bindparam("program_id"))
@@ -71,11 +74,6 @@ def program_of(row: Row) -> Program:
     )
 
 
-def find_program_of(db: Connection, digest: bytes) -> int | None:
-    """Return the id of the program that a credential belongs to. ``digest`` is the keyed hash of the credential."""
-    return db.scalar(select(credentials.c.program_id).where(credentials.c.digest == digest))
-
-
 def insert_program(
     db: Connection, *, token: str, name: str, short_code: str, settings: ProgramSettings, clock: ProgramClock, now: Instant
 ) -> int:
@@ -94,11 +92,6 @@ def insert_program(
     assert key is not None
     insert_built_ins(db, int(key[0]), clock.time_at(now))
     return int(key[0])
-
-
-def insert_credential(db: Connection, program_id: int, digest: bytes) -> None:
-    """Insert a credential of a program. Only its keyed hash is stored."""
-    db.execute(credentials.insert().values(digest=digest, program_id=program_id))
 
 
 def find_value(db: Connection, key: str) -> str | None:

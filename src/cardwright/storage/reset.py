@@ -5,8 +5,9 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from cardwright.kit.clock import ProgramClock
+from cardwright.settings import Mode
 from cardwright.storage.builtin_resources import BUILT_IN
-from cardwright.storage.programs import set_clock
+from cardwright.storage.programs import MODE, find_value, set_clock
 from cardwright.storage.tables import credentials, holders, meta, metadata, programs
 
 RESET_ORDER = tuple(table for table in reversed(metadata.sorted_tables) if "program_id" in table.c and table is not credentials)
@@ -16,8 +17,14 @@ RESETTING = "resetting"
 """The key in ``meta`` that permits deletion from the append-only journal. The same transaction inserts and deletes it."""
 
 
+class ProductionData(Exception):
+    """The refusal to delete objects from a database that a server in production mode has opened."""
+
+
 def reset_program(db: Connection, program_id: int, clock: ProgramClock) -> dict[str, Any]:
-    """Delete the program's objects and set its clock. Return the number of deleted rows by table."""
+    """Delete the program's objects and set its clock. Return the number of deleted rows by table. Raises ProductionData."""
+    if find_value(db, MODE) == Mode.PRODUCTION:
+        raise ProductionData
     # This lock blocks every transaction that changes the program or inserts one of its objects.
     db.execute(select(programs.c.id).where(programs.c.id == program_id).with_for_update())
     # Lock all accounts, so that running batches commit first. Rows of a later commit would remain.

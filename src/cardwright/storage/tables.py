@@ -112,6 +112,13 @@ credentials = Table(
     metadata,
     Column("digest", LargeBinary(32), primary_key=True),
     _program(),
+    Column("token", String(36), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    # A revoked pair keeps its row, so that a start with the same pair does not make it valid again.
+    Column("revoked_ms", BigInteger),
+    # True for the pair of the environment or of secrets.json at the last start.
+    Column("is_given", Boolean, nullable=False),
+    UniqueConstraint("program_id", "token"),
 )
 
 # One row for each account: balances and velocity usage together, locked and written once a batch.

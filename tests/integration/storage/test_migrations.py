@@ -14,6 +14,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
 from cardwright.storage import migrate as module
+from cardwright.storage.credentials import Access, Credential, ensure_given, find_access, list_credentials
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import LOCK_ID, MigrationBlocked, migrate, newest, present, revisions, sql_of_all
 from cardwright.storage.tables import metadata, transactions
@@ -47,6 +48,30 @@ def test_upgrade_keeps_the_types_of_transactions(database_url: str) -> None:
     assert migrate(database)
     with database.read() as db:
         assert db.execute(select(transactions.c.type_id)).scalar_one() == columns.index("kind")
+    database.close()
+
+
+def test_upgrade_keeps_the_credentials(database_url: str) -> None:
+    """An upgrade from schema 0002 keeps all credentials, each with a token. Those of the default program count as given."""
+    database = Database(database_url)
+    digests = {1: [bytes([7] * 32), bytes([8] * 32)], 2: [bytes([9] * 32)]}
+    with database.write() as db:
+        command.upgrade(module._config(db), "0002")
+        columns = "id, token, name, short_code, settings, revision, clock_offset_ms, created_ms"
+        for program_id, token in ((1, "default"), (2, "other")):
+            db.execute(text(f"INSERT INTO programs ({columns}) VALUES ({program_id}, '{token}', 'P', 'pppp', '{{}}', 1, 0, 5)"))
+            for digest in digests[program_id]:
+                values = {"digest": digest, "program_id": program_id}
+                db.execute(text("INSERT INTO credentials (digest, program_id) VALUES (:digest, :program_id)"), values)
+    assert migrate(database)
+    with database.write() as db:
+        assert list_credentials(db, 1) == [Credential("07" * 8, 5, True), Credential("08" * 8, 5, True)]
+        assert list_credentials(db, 2) == [Credential("09" * 8, 5, False)]
+        access = find_access(db, digests[2][0])
+        assert access == Access(2, "1")
+        assert list(ensure_given(db, 1, digests[1][1], 9)) == ["07" * 8], "the start revokes all given pairs but its own one"
+        assert find_access(db, digests[1][0]) is None
+        assert find_access(db, digests[1][1]) == Access(1, "2")
     database.close()
 
 

@@ -248,6 +248,60 @@ def program(
     create_program(settings, token, base_url=base_url, output_format=output_format, as_json=as_json)
 
 
+credentials = typer.Typer(no_args_is_help=True, help="List, add, rotate and revoke the credentials of a program.")
+cli.add_typer(credentials, name="credentials")
+
+ProgramToken = Annotated[str, typer.Option("--program", help="Token of the program.")]
+
+
+@credentials.command("list")
+def list_credentials(program: ProgramToken = "default", db: Db = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the valid credentials, without their tokens."""
+    from cardwright.edges.cli import credentials_commands
+
+    credentials_commands.list_credentials(settings_from(db=db, data_dir=data_dir), program, as_json=as_json)
+
+
+@credentials.command("add")
+def add_credential(program: ProgramToken = "default", db: Db = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Create a further credential and print its tokens, which are shown only once."""
+    from cardwright.edges.cli import credentials_commands
+
+    credentials_commands.add_credential(settings_from(db=db, data_dir=data_dir), program, as_json=as_json)
+
+
+@credentials.command("rotate")
+def rotate_credential(
+    token: Annotated[
+        str | None, typer.Argument(help="Token of the credential to replace.", show_default="the only valid one")
+    ] = None,
+    program: ProgramToken = "default",
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create the successor of a credential. The old one stays valid until it is revoked."""
+    from cardwright.edges.cli import credentials_commands
+
+    credentials_commands.rotate_credential(settings_from(db=db, data_dir=data_dir), program, token, as_json=as_json)
+
+
+@credentials.command("revoke")
+def revoke_credential(
+    token: Annotated[str, typer.Argument(help="Token of the credential, as in the list.")],
+    program: ProgramToken = "default",
+    force: Annotated[bool, typer.Option("--force", help="Revoke the last valid credential too.")] = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a credential for ever. Running servers refuse it within a second."""
+    from cardwright.edges.cli import credentials_commands
+
+    settings = settings_from(db=db, data_dir=data_dir)
+    credentials_commands.revoke_credential(settings, program, token, is_forced=force, as_json=as_json)
+
+
 @cli.command("format")
 def format_json() -> None:
     """Read JSON from standard input and print it indented; numbers keep their digits."""

@@ -5,7 +5,7 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cardwright.edges.cli.output import Failure, Hint, print_notice, show_json
-from cardwright.edges.cli.surroundings import check_folder, command_with_place, failure_of_database, nearest
+from cardwright.edges.cli.surroundings import check_folder, command_with_place, failure_of_database, nearest, serve_command
 from cardwright.edges.cli.verify_report import show_report
 from cardwright.kit.files import create_empty_file
 
@@ -104,10 +104,12 @@ def check_database_file(path: str, *, is_read: bool = False) -> None:
 
 
 @contextmanager
-def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["Database", bool]]:
+def migrated(
+    settings: "Settings", *, is_made: bool = False, check: Callable[["Settings", "Database"], None] | None = None
+) -> Iterator[tuple["Database", bool]]:
     """Migrate the database to the schema of this version. Yield it, and True if it had another schema. Raises Failure.
 
-    An empty database is migrated only if ``is_made``.
+    An empty database is migrated only if ``is_made``. ``check`` may refuse a database with tables before its migration.
     """
     from cardwright.storage.migrate import MigrationBlocked, migrate, present
 
@@ -116,6 +118,8 @@ def migrated(settings: "Settings", *, is_made: bool = False) -> Iterator[tuple["
         check_revision(database, revision)
         if revision is None and not is_made:
             raise _empty(database)
+        if revision is not None and check is not None:
+            check(settings, database)
         try:
             was_changed = migrate(database)
         except MigrationBlocked as error:
@@ -142,24 +146,89 @@ def check_revision(database: "Database", revision: str | None) -> None:
 
 
 @contextmanager
+def current_database(settings: "Settings", *, is_read: bool = False) -> Iterator["Database"]:
+    """Open a database that has the schema of this version. Raises Failure."""
+    from cardwright.storage.migrate import newest, present
+
+    with database_of(settings, is_read=is_read) as database:
+        revision = present(database)
+        check_revision(database, revision)
+        if revision is None:
+            raise _empty(database)
+        if revision != newest():
+            text = f"--db {database.place} is at revision {revision}, and this version works with {newest()}"
+            raise Failure(text, command_with_place(settings, "cardwright migrate"))
+        yield database
+
+
+def check_mode(settings: "Settings", database: "Database") -> None:
+    """Check that a server in the mode of the settings may open the database. Raises Failure."""
+    from cardwright.settings import Mode
+    from cardwright.wiring import find_mode
+
+    if (mode := find_mode(database)) in (None, settings.mode):
+        return
+    if mode == Mode.PRODUCTION:
+        hint = serve_command(settings, "for another database, use --db; for this one, set CARDWRIGHT_MODE", mode=Mode.PRODUCTION)
+        raise Failure(f"--db {database.place} is a production database, and CARDWRIGHT_MODE is {settings.mode}", hint, 2)
+    advice = "production mode needs a new database, because cards and money of a sandbox are fictitious; name it with --db"
+    text = f"--db {database.place} is a sandbox database, and CARDWRIGHT_MODE is {settings.mode}"
+    raise Failure(text, Hint(text=advice), 2)
+
+
+def check_reset(_settings: "Settings", database: "Database") -> None:
+    """Check that the objects in the database may be deleted. Raises Failure."""
+    from cardwright.settings import Mode
+    from cardwright.wiring import find_mode
+
+    if find_mode(database) == Mode.PRODUCTION:
+        advice = "name a sandbox database with --db; whatever CARDWRIGHT_MODE is, no command deletes objects in this one"
+        raise Failure(f"--db {database.place} is a production database: reset removes nothing in it", Hint(text=advice), 2)
+
+
+@contextmanager
 def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
     from sqlalchemy.exc import IntegrityError
 
     from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, find_key_check, make_vault
 
-    with migrated(settings, is_made=True) as (database, _):
+    with migrated(settings, is_made=True, check=check_mode) as (database, _):
         try:
+            settings = without_client_tokens(settings)
             keys = ensure_secrets(settings, find_key_check(database))
             vault = make_vault(settings, keys)
             try:
-                ensure_default_program(database, vault, settings, keys)
+                replaced = ensure_default_program(database, vault, settings, keys)
             except IntegrityError:
                 # Another server inserted it after the look-up above, so a second look-up finds it.
-                ensure_default_program(database, vault, settings, keys)
+                replaced = ensure_default_program(database, vault, settings, keys)
         except Misconfigured as error:
             raise Failure(str(error), Hint(text=error.advice)) from None
+        if former := ", ".join(replaced):
+            print_notice(f"notice: the default program has new credentials; the former ones ({former}) open nothing now")
         yield database, keys
+
+
+def without_client_tokens(settings: "Settings") -> "Settings":
+    """Return the settings of a sandbox server without tokens that the shell has loaded for client programs.
+
+    ``status -o env`` and ``program -o env`` set CARDWRIGHT_BASE_URL together with the tokens. These belong to the instance at
+    that address. A data directory with a master key and without tokens has always got its tokens from the environment, so
+    they stay then.
+    """
+    from cardwright.wiring import SECRETS_FILE, data_dir_of, find_kept_pair
+
+    names = ("CARDWRIGHT_APPLICATION_TOKEN", "CARDWRIGHT_ACCESS_TOKEN")
+    if not settings.is_sandbox or "CARDWRIGHT_BASE_URL" not in os.environ or not all(name in os.environ for name in names):
+        return settings
+    kept = find_kept_pair(settings)
+    if kept is None and os.path.lexists(data_dir_of(settings) / SECRETS_FILE):
+        return settings
+    if kept != tuple(os.environ[name] for name in names):
+        address = os.environ["CARDWRIGHT_BASE_URL"]
+        print_notice(f"notice: {' and '.join(names)} belong to {address}; this server has credentials of its own")
+    return settings.model_copy(update={"application_token": None, "access_token": None})
 
 
 def migrate(settings: "Settings", *, sql: bool, as_json: bool) -> None:
@@ -183,16 +252,8 @@ def migrate(settings: "Settings", *, sql: bool, as_json: bool) -> None:
 def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
     """Check every invariant on a database that may be in use. Return whether all of them hold."""
     from cardwright.ledger.invariants import PROMISES, findings
-    from cardwright.storage.migrate import newest, present
 
-    with database_of(settings, is_read=True) as database:
-        revision = present(database)
-        check_revision(database, revision)
-        if revision is None:
-            raise _empty(database)
-        if revision != newest():
-            text = f"--db {database.place} is at revision {revision}, and this version checks {newest()}"
-            raise Failure(text, command_with_place(settings, "cardwright migrate"))
+    with current_database(settings, is_read=True) as database:
         report = list(findings(database, secrets=secrets))
         place = database.place
     is_sound = not any(finding.broken for finding in report)
@@ -214,7 +275,7 @@ def reset(settings: "Settings", *, is_sure: bool, as_json: bool) -> None:
     if not settings.is_sandbox:
         advice = "name a sandbox database with --db, and set --mode sandbox or CARDWRIGHT_MODE"
         raise Failure("--mode production: reset removes nothing in production mode", Hint(text=advice), 2)
-    with migrated(settings) as (database, _):
+    with migrated(settings, check=check_reset) as (database, _):
         if not is_sure:
             mode = " --mode sandbox" if "mode" in settings.model_fields_set else ""
             _ask(database.place, command_with_place(settings, f"cardwright reset --yes{mode}"))

@@ -204,7 +204,7 @@ def fresh_instance(*, db: str | None = None, options: Sequence[str] = ()) -> Ite
 
     The child ends when its standard input ends, so it does not outlive a parent that was killed.
     """
-    command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", "--json", "--until-eof"]
+    command = [sys.executable, "-m", "cardwright", "serve", "--mode", "sandbox", "--port", "0", "--json", "--until-eof"]
     command += ["--db", db or ":memory:", *options]
     env = dict(os.environ) if db else {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
     # The root directory has no .env with other settings. In a new session, Ctrl-C reaches only the command.

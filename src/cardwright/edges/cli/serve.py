@@ -107,14 +107,14 @@ def check(settings: "Settings") -> None:
     if settings.workers > 1 and settings.seed is not None:
         text = f"--seed needs --workers 1: {settings.workers} processes would generate the same identifiers"
         raise Failure(text, serve_command(settings, workers=1), 2)
+    if settings.master_key is not None:
+        _check_key(settings.master_key.get_secret_value())
     if not settings.is_sandbox:
         _check_production(settings)
     if settings.tls:
         _check_host(settings)
     if not is_bin(settings.bin_prefix):
         raise Failure("CARDWRIGHT_BIN_PREFIX must have 6 to 14 digits", variable_hint(["CARDWRIGHT_BIN_PREFIX"]), 2)
-    if settings.master_key is not None:
-        _check_key(settings.master_key.get_secret_value())
 
 
 def _check_production(settings: "Settings") -> None:
@@ -129,12 +129,39 @@ def _check_production(settings: "Settings") -> None:
     except ValueError as error:
         hint = variable_hint(["CARDWRIGHT_OUTGOING_HOSTS"], "format: HOST or HOST:PORT, separated by commas")
         raise Failure(f"CARDWRIGHT_OUTGOING_HOSTS: {error}", hint, 2) from None
+    _check_secrets(settings)
+
+
+def _check_secrets(settings: "Settings") -> None:
+    """Check that production mode has all its secrets, and that nobody can guess them. Raises Failure."""
+    from cardwright.kit.secret_rules import key_fault, token_faults
+
     missing = [name for name in ("master_key", "application_token", "access_token") if getattr(settings, name) is None]
     if missing:
-        names = [f"CARDWRIGHT_{name.upper()}" for name in missing]
-        command = "export " + " ".join(f"{name}=$(openssl rand -hex 32)" for name in names)
-        hint = Hint(command, "for a new database, generate the values and keep them; for an existing one, set its values")
-        raise Failure(f"--mode production needs {', '.join(names)}", hint, 2)
+        names = list(map(_variable, missing))
+        text = f"--mode production needs {', '.join(names)}"
+        if empty := [name for name in names if name in os.environ]:
+            text += f"; {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set, but empty"
+        advice = "for a new database, generate the values and keep them; for an existing one, set its values"
+        raise Failure(text, Hint(f"export {' '.join(map(_made, names))}", advice), 2)
+    application_token, access_token, master_key = (
+        getattr(settings, name).get_secret_value() for name in ("application_token", "access_token", "master_key")
+    )
+    for name, reason in token_faults(application_token, access_token):
+        advice = "generate a value and keep it; clients need it too"
+        raise Failure(f"{_variable(name)}: {reason}", Hint(f"export {_made(_variable(name))}", advice), 2)
+    if (fault := key_fault(master_key)) is not None:
+        advice = "for a new database, generate a key and keep it; a database that was filled under this key is not safe"
+        raise Failure(f"{_variable('master_key')}: {fault}", Hint(f"export {_made(_variable('master_key'))}", advice), 2)
+
+
+def _variable(name: str) -> str:
+    return f"CARDWRIGHT_{name.upper()}"
+
+
+def _made(variable: str) -> str:
+    """Return the assignment of a random value, for a shell."""
+    return f"{variable}=$(openssl rand -hex 32)"
 
 
 def _check_host(settings: "Settings") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cardwright.edges.cli.client import ApiResponse, Client
 from cardwright.edges.cli.instance import (
+    Credentials,
     Instance,
     client_hints,
     environment_of,
@@ -16,7 +17,7 @@ from cardwright.edges.cli.instance import (
     find_instance,
     on_its_database,
 )
-from cardwright.edges.cli.output import Failure, Hint, show_fields, show_json
+from cardwright.edges.cli.output import Failure, Hint, print_notice, show_fields, show_json
 from cardwright.edges.cli.surroundings import command_with_place
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def status(settings: "Settings", output_format: OutputFormat, *, as_json: bool) 
     response = _readiness(instance, settings)
     if response.status != 200:
         raise _not_ready(instance, response, settings)
+    pair = _valid_credentials(instance, settings, pair)
     directory = str(data_dir_of(settings).absolute())
     if as_json:
         known = {name: value for name, value in asdict(instance).items() if value is not None}
@@ -88,6 +90,29 @@ def _readiness(instance: Instance, settings: "Settings") -> ApiResponse:
             raise
         text = f"{failure}; the instance, process {instance.pid}, ended without a clean stop"
         raise Failure(text, on_its_database(instance, settings, "cardwright serve")) from None
+
+
+def _valid_credentials(instance: Instance, settings: "Settings", pair: Credentials) -> Credentials:
+    """Return the credentials of the environment, else those in the data directory, if the instance accepts them.
+
+    Raises Failure if it accepts neither, because they were revoked or replaced.
+    """
+    from cardwright.wiring import find_kept_pair
+
+    kept = find_kept_pair(settings)
+    pairs = [pair] if kept is None or Credentials(*kept) == pair else [pair, Credentials(*kept)]
+    for known in pairs:
+        client = Client(
+            instance.root_url, known.application_token, known.access_token, instance.ca, client_hints(instance, settings)
+        )
+        if client.request("GET", "/v3/ping").status == 200:
+            if known != pair:
+                print_notice(
+                    "notice: CARDWRIGHT_APPLICATION_TOKEN and CARDWRIGHT_ACCESS_TOKEN open nothing here and are not shown"
+                )
+            return known
+    text = f"{instance.root_url} accepts no known credentials: they were revoked, or the server was started with others"
+    raise Failure(text, on_its_database(instance, settings, "cardwright credentials list"))
 
 
 def _is_running(pid: int) -> bool:

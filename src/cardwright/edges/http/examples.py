@@ -262,6 +262,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v3/webhooks/customheaders/{token}"): {"custom_header": {"x-from": "cardwright"}},
     ("POST", "/sandbox/programs"): {"name": "Euro program", "currency": "EUR"},
     ("PUT", "/sandbox/program"): {"mask_webhook_secrets": False},
+    ("POST", "/sandbox/credentials"): {},
+    ("POST", "/sandbox/credentials/{token}/rotate"): {},
     ("POST", "/sandbox/backtests"): {
         "token": "tighter_days",
         "name": "Coffee at most 20.00 a day, and no bars",

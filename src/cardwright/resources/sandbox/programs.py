@@ -5,18 +5,18 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, structs
 
 from cardwright.core.money import exponent_of
-from cardwright.core.problems import bad_field
+from cardwright.core.problems import FORBIDDEN, Problem, bad_field
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import EmptyBody, Token
 from cardwright.resources.common.route import Scope, Shape, get, post, put
+from cardwright.storage.credentials import insert_credential
 from cardwright.storage.programs import (
     ProgramSettings,
     find_program_token,
-    insert_credential,
     insert_program,
     set_settings,
 )
-from cardwright.storage.reset import reset_program
+from cardwright.storage.reset import ProductionData, reset_program
 
 # --- Shapes: what travels on the wire ------------------------------------------------
 
@@ -72,7 +72,7 @@ def create_program(call: Call, body: ProgramCreate) -> ProgramAnswer:
         clock=call.app.first_clock, now=call.app.real_clock(),
     )  # fmt: skip
     digest = call.app.vault.credential_digest(answer.application_token, answer.access_token)
-    insert_credential(call.db, program_id, digest)
+    insert_credential(call.db, program_id, digest, call.app.real_clock())
     return answer
 
 
@@ -92,7 +92,10 @@ def update_program_settings(call: Call, body: SettingsUpdate) -> dict[str, Any]:
 
 def reset(call: Call, _body: EmptyBody) -> dict[str, Any]:
     """Remove all data of the program except its credentials and settings, and set its clock back to the start."""
-    removed = reset_program(call.db, call.program.id, call.app.first_clock)
+    try:
+        removed = reset_program(call.db, call.program.id, call.app.first_clock)
+    except ProductionData:
+        raise Problem(FORBIDDEN, "the database is one of production mode") from None
     call.app.ids.restart()
     call.app.engine.clear()
     call.app.list_positions.clear(call.program.id)
