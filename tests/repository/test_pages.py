@@ -26,6 +26,7 @@ COMMANDS = {
     for command in cli.registered_commands
     if command.callback is not None
 }
+GROUPS = {group.name for group in cli.registered_groups}
 
 
 def section(name: str) -> str:
@@ -63,7 +64,7 @@ def test_every_variable_has_a_heading() -> None:
 
 def test_every_command_has_a_row() -> None:
     """The table of commands has exactly the commands of the command line."""
-    assert sorted(re.findall(r"^\| `cardwright ([a-z]+)` \|", CONFIGURATION, re.MULTILINE)) == sorted(COMMANDS)
+    assert sorted(re.findall(r"^\| `cardwright ([a-z]+)` \|", CONFIGURATION, re.MULTILINE)) == sorted({*COMMANDS, *GROUPS})
 
 
 def test_every_response_code_has_a_row() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -23,7 +24,9 @@ HOST = "127.0.0.1"
 READY_SECONDS = 120
 STOP_SECONDS = 60
 APPLICATION_TOKEN = "test_application"
-ACCESS_TOKEN = "test_access"
+ACCESS_TOKEN = "test_access_token"
+MASTER_KEY = hashlib.sha256(b"master key of the tests").hexdigest()
+"""A key that production mode accepts: it is random enough and stands in no file."""
 FAILPOINTS = "CARDWRIGHT_FAILPOINTS"
 
 # Paths at the root of the server. Every other path belongs to the API, below /v3.

@@ -35,7 +35,7 @@ def list_credentials(settings: "Settings", program: str, *, as_json: bool) -> No
         return
     show_table(
         ("credential", "created", "origin"),
-        [(row["token"], row["created_time"], "given at the last start" if row["given"] else "added") for row in shown],
+        [(row["token"], row["created_time"], "given" if row["given"] else "added") for row in shown],
     )
 
 
@@ -101,7 +101,7 @@ class _Creation:
         from cardwright.kit.clock import system_ms
         from cardwright.kit.ids import Ids
         from cardwright.resources.sandbox.credentials import add_to
-        from cardwright.storage.credentials import move_given
+        from cardwright.storage.credentials import list_credentials, move_given
         from cardwright.wiring import Misconfigured, keep_pair, vault_of
 
         try:
@@ -112,7 +112,8 @@ class _Creation:
                 created = add_to(db, program_id, vault, Ids(), system_ms(), replaced)
                 if not is_kept:
                     return created, None
-                move_given(db, program_id, created.token)
+                if not any(row.is_given and row.token != replaced for row in list_credentials(db, program_id)):
+                    move_given(db, program_id, created.token)
                 # Before the commit, so that a full disk undoes both.
                 return created, keep_pair(self.settings, created.application_token, created.access_token)
         except Misconfigured as error:

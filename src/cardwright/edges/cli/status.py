@@ -112,7 +112,7 @@ def _valid_credentials(instance: Instance, settings: "Settings", pair: Credentia
                 )
             return known
     text = f"{instance.root_url} accepts no known credentials: they were revoked, or the server was started with others"
-    raise Failure(text, on_its_database(instance, settings, "cardwright credentials list"))
+    raise Failure(text, on_its_database(instance, settings, "cardwright credentials add"))
 
 
 def _is_running(pid: int) -> bool:

@@ -125,10 +125,11 @@ def test_migrate_and_reset_print_json(cardwright: Callable[..., Any], books: str
 
 def test_json_has_one_spelling() -> None:
     """Every command that prints data has --json. `exec` leaves stdout to its command, and `format` prints nothing but JSON."""
-    from cardwright.edges.cli.commands import cli
+    from cardwright.edges.cli.commands import cli, credentials
     from cardwright.edges.cli.status import OutputFormat
 
-    callbacks = {command.callback.__name__: command.callback for command in cli.registered_commands if command.callback}
+    commands = [*cli.registered_commands, *credentials.registered_commands]
+    callbacks = {command.callback.__name__: command.callback for command in commands if command.callback}
     without = {name for name, function in callbacks.items() if "as_json" not in function.__annotations__}
     assert without == {"execute", "format_json"}
     assert "json" not in [value.value for value in OutputFormat]

@@ -12,6 +12,7 @@ from cardwright.edges.cli.client import Client
 from cardwright.edges.cli.instance import Fresh, fresh_instance
 from tests.integration.edges.cli.conftest import command_line
 from tests.support import free_port
+from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, MASTER_KEY
 
 VARIABLES = (
     "CARDWRIGHT_BASE_URL",
@@ -22,9 +23,9 @@ VARIABLES = (
 )
 PRODUCTION = {
     "CARDWRIGHT_MODE": "production",
-    "CARDWRIGHT_APPLICATION_TOKEN": "app",
-    "CARDWRIGHT_ACCESS_TOKEN": "access",
-    "CARDWRIGHT_MASTER_KEY": "ab" * 32,
+    "CARDWRIGHT_APPLICATION_TOKEN": APPLICATION_TOKEN,
+    "CARDWRIGHT_ACCESS_TOKEN": ACCESS_TOKEN,
+    "CARDWRIGHT_MASTER_KEY": MASTER_KEY,
 }
 
 

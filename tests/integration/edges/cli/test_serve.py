@@ -22,13 +22,34 @@ from cryptography import x509
 from cardwright.edges.cli.database_commands import opened
 from cardwright.edges.cli.output import Failure
 from cardwright.edges.cli.serve import certificate_for, check
+from cardwright.kit.secret_rules import DOCUMENTED_KEYS
 from cardwright.settings import Settings
 from tests.support import free_port
 from tests.support.failpoints import Failpoints
+from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, MASTER_KEY
 from tests.support.waiting import until
 
 KEY = "ab" * 32
-PRODUCTION = {"mode": "production", "application_token": "app", "access_token": "access", "master_key": KEY}
+PRODUCTION = {
+    "mode": "production", "application_token": APPLICATION_TOKEN, "access_token": ACCESS_TOKEN, "master_key": MASTER_KEY,
+}  # fmt: skip
+WEAK = [
+    *((name, value, "") for name in ("application_token", "access_token", "master_key") for value in (None, "", " ")),
+    ("application_token", "admin", ": production needs at least 16 characters, and it has 5"),
+    ("access_token", "x" * 15, ": production needs at least 16 characters, and it has 15"),
+    ("access_token", f"{ACCESS_TOKEN}\n", ": it begins or ends with white space"),
+    ("application_token", "an:application:token", ": it contains a colon"),
+    ("access_token", APPLICATION_TOKEN, ": it equals the application token"),
+    ("master_key", "abc", ": a master key is 64 hexadecimal digits"),
+    ("master_key", MASTER_KEY[:-1] + "g", ": a master key is 64 hexadecimal digits"),
+    ("master_key", MASTER_KEY + "00", ": a master key is 64 hexadecimal digits"),
+    ("master_key", "0" * 64, ": it is not random: it has 1 different bytes"),
+    ("master_key", "ab" * 32, ": it is not random: it has 1 different bytes"),
+    ("master_key", bytes([*range(15), *range(15), 1, 2]).hex(), ": it is not random: it has 15 different bytes"),
+    ("master_key", bytes(range(32)).hex().upper(), ": it is an example of the documentation"),
+    *(("master_key", key, ": it is an example of the documentation") for key in DOCUMENTED_KEYS),
+]
+"""Secrets that production mode refuses: the setting, its value, and the reason."""
 
 
 class Server:
@@ -86,7 +107,10 @@ def running(*arguments: object, **options: Any) -> Iterator[Server]:
         ({**PRODUCTION, "access_token": None}, "CARDWRIGHT_ACCESS_TOKEN", "export CARDWRIGHT_ACCESS_TOKEN="),
         ({**PRODUCTION, "seed": 1}, "--seed", "cardwright serve"),
         ({**PRODUCTION, "outgoing_hosts": "no host"}, "CARDWRIGHT_OUTGOING_HOSTS", "HOST:PORT"),
-        ({**PRODUCTION, "master_key": "abc"}, "CARDWRIGHT_MASTER_KEY", "openssl rand -hex 32"),
+        *(
+            ({**PRODUCTION, name: value}, f"CARDWRIGHT_{name.upper()}{reason}", f"export CARDWRIGHT_{name.upper()}=$(openssl")
+            for name, value, reason in WEAK
+        ),
         ({"bin_prefix": "12"}, "CARDWRIGHT_BIN_PREFIX", "correct the option"),
         ({"tls": True, "host": "build_1"}, "--host build_1", "cardwright serve --tls"),
     ],
@@ -103,6 +127,22 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], names: str
 def test_production_with_its_secrets_is_accepted() -> None:
     """Production mode with all its secrets passes the check."""
     check(Settings(**PRODUCTION))
+
+
+def test_empty_variable_is_a_missing_secret(spawn: Callable[..., Any]) -> None:
+    """An unset ``${VAR}`` of a compose file gives an empty variable. Production says so and refuses it."""
+    secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
+    done = spawn("serve", "--port", 0, env={**os.environ, **secrets, "CARDWRIGHT_ACCESS_TOKEN": ""})
+    assert (done.code, done.out) == (2, "")
+    assert "needs CARDWRIGHT_ACCESS_TOKEN; CARDWRIGHT_ACCESS_TOKEN is set, but empty" in done.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_empty_variable_opens_nothing_in_the_sandbox() -> None:
+    """In the sandbox an empty secret counts as not given: the first start generates it, and no empty pair opens anything."""
+    with opened(Settings(application_token="", access_token=" ", master_key="")) as (_, keys):  # type: ignore[arg-type]
+        assert min(len(keys.application_token), len(keys.access_token)) >= 32
+        assert len(keys.master_key) == 64
 
 
 def test_refused_start_names_the_option(spawn: Callable[..., Any]) -> None:
@@ -254,7 +294,12 @@ def test_hint_leads_to_the_instance(place: list[str]) -> None:
 def test_production_banner_has_no_tokens(form: list[str]) -> None:
     """The output of a production server contains no tokens, because it may be logged."""
     secrets = {f"CARDWRIGHT_{name.upper()}": value for name, value in PRODUCTION.items()}
-    env = {**os.environ, **secrets, "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-app", "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access"}
+    env = {
+        **os.environ,
+        **secrets,
+        "CARDWRIGHT_APPLICATION_TOKEN": "hunter2-application",
+        "CARDWRIGHT_ACCESS_TOKEN": "hunter2-access-token",
+    }
     command = [sys.executable, "-m", "cardwright", "serve", "--port", "0", *form]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         assert process.stdout is not None

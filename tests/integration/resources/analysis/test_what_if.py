@@ -12,7 +12,7 @@ from cardwright.storage.tables import metadata
 from tests.support.databases import migrated_file
 from tests.support.fixtures import module_server, program_fixture
 from tests.support.issuing import problem_of, read_of
-from tests.support.server import RunningServer
+from tests.support.server import MASTER_KEY, RunningServer
 from tests.support.shop import Shop
 
 server = module_server()
@@ -167,7 +167,7 @@ def test_what_cannot_be_simulated_cannot_be_tried(shop: Shop, body: dict[str, An
 
 def test_production_offers_no_trials(tmp_path: Path) -> None:
     """Production mode refuses dry runs with a 403, because a caller could guess security codes unnoticed."""
-    keys = {"CARDWRIGHT_MASTER_KEY": "0" * 64}
+    keys = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
     with RunningServer(db=migrated_file(tmp_path / "p.db"), mode="production", env=keys) as server, server.client() as client:
         reply = client.post("/sandbox/whatif/authorization", {"card_token": "c", "amount": 1, "mid": "m"})
         assert problem_of(reply) == (403, "403001")

@@ -23,7 +23,7 @@ from tests.support.databases import chosen_databases
 from tests.support.failpoints import Failpoints
 from tests.support.fixtures import module_server
 from tests.support.issuing import new_program
-from tests.support.server import Client, RunningServer
+from tests.support.server import MASTER_KEY, Client, RunningServer
 from tests.support.waiting import until
 
 PASSWORD = "Harb0r-Hook-Passw0rd!"
@@ -157,7 +157,7 @@ def test_a_body_has_a_limit(client: InboxClient) -> None:
 
 def test_production_has_no_inbox() -> None:
     """Production mode has no inbox: a post is a 404, and a read is a 403. Deliveries are listed."""
-    keys = {"CARDWRIGHT_MASTER_KEY": "ab" * 32}
+    keys = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
     with RunningServer(db=":memory:", mode="production", env=keys) as production, production.client() as client:
         assert send(f"{production.root_url}/sandbox/inbox/default/box")[0] == 404
         assert client.get("/sandbox/inbox/box").status == 403
