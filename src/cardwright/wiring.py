@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, select
 
 from cardwright.engine.config_cache import Cache, ShowPan
 from cardwright.engine.loop import Engine
@@ -33,7 +33,9 @@ from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.delivery_queue import RetryRules
 from cardwright.resources.analysis.backtest_runner import BacktestRunner
 from cardwright.resources.common.call import App
+from cardwright.resources.sandbox.webhook_inbox import seal_old_headers
 from cardwright.resources.transactions.as_of import render_first_states
+from cardwright.resources.webhooks.webhooks import seal_old_webhooks
 from cardwright.settings import Settings
 from cardwright.storage.credentials import OfOtherProgram, Revoked, ensure_given
 from cardwright.storage.database import Database
@@ -43,6 +45,7 @@ from cardwright.storage.failures import Damaged
 from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
     MODE,
+    ROWS_IN_CLEAR,
     ProgramSettings,
     find_program_token,
     find_value,
@@ -50,6 +53,7 @@ from cardwright.storage.programs import (
     insert_program,
     kept_value,
 )
+from cardwright.storage.tables import meta
 
 DEFAULT_PROGRAM = "default"
 
@@ -313,6 +317,20 @@ def _new_pair_advice(settings: Settings) -> str:
     if _given_secrets(settings).keys() & CREDENTIAL_NAMES:
         return "set both variables to other credentials, such as those that `cardwright credentials add` prints"
     return "`cardwright credentials add` makes new ones and writes them to the file"
+
+
+def seal_rows_in_clear(database: Database, vault: Vault) -> None:
+    """Seal the secrets that an earlier version stored in clear, if the migration left any. One transaction."""
+    with database.write() as db:
+        # Of two processes that start at once, the second waits for this lock, and then finds no mark.
+        if db.scalar(select(meta.c.value).where(meta.c.key == ROWS_IN_CLEAR).with_for_update()) is None:
+            return
+        if database.is_sqlite:
+            # Zeros replace the freed bytes of the pages.
+            db.exec_driver_sql("PRAGMA secure_delete = ON")
+        seal_old_webhooks(db, vault)
+        seal_old_headers(db, vault)
+        db.execute(delete(meta).where(meta.c.key == ROWS_IN_CLEAR))
 
 
 def policy_of(settings: Settings) -> OutgoingPolicy:

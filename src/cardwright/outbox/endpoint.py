@@ -1,6 +1,7 @@
-"""Endpoints of notifications: address, credentials and signing secret, sealed in the database."""
+"""Endpoints of notifications: address, credentials, headers and signing secret, sealed in the database."""
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,9 @@ from cardwright.storage.database import Row
 
 DEFAULT_ALGORITHM = "HMAC_SHA_1"
 """The signature algorithm of a webhook that names none (wire reference 9.1)."""
+
+SECRET_MIN = 8
+"""Minimum number of characters of a secret that texts are searched for. Shorter ones, such as ``1``, occur by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +45,22 @@ class Endpoint:
             headers[SIGNATURE_HEADER] = sign(self.secret, body, self.algorithm)
         return headers
 
-    def shown(self, text: str) -> str:
-        """Return a text from the endpoint without secrets: an endpoint may echo the credentials of the request."""
+    def secrets(self) -> list[tuple[str, str]]:
+        """Return the kind and the text of each secret of the endpoint."""
         pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-        for secret in filter(None, (pair, self.password, self.secret)):
-            text = text.replace(secret, REDACTED)
+        headers = [("a custom header", value) for value in self.custom_header.values()]
+        password = [("a webhook password", self.password), ("a webhook password in Base64", pair)] if self.password else []
+        return [*password, *([("a signing secret", self.secret)] if self.secret else []), *headers]
+
+    def shown(self, text: str) -> str:
+        """Return a text from the endpoint without secrets: an endpoint may echo the credentials of the request.
+
+        Header values of fewer than ``SECRET_MIN`` characters stay, because they also occur by chance.
+        """
+        echoes = {form for _, secret in self.secrets() if len(secret) >= SECRET_MIN for form in written_forms(secret)}
+        if echoes:
+            # The longest first: one secret can be the beginning of another.
+            text = re.sub("|".join(map(re.escape, sorted(echoes, key=len, reverse=True))), REDACTED, text)
         return str(redact_mapping(text))
 
 
@@ -56,12 +71,12 @@ class _Sealed(msgspec.Struct, omit_defaults=True):
     username: str | None = None
     password: str | None = None
     secret: str | None = None
+    custom_header: dict[str, str] | None = None
 
 
 class _Config(msgspec.Struct):
     url: str
     signature_algorithm: str = DEFAULT_ALGORITHM
-    custom_header: dict[str, str] = {}
 
 
 class _Doc(msgspec.Struct):
@@ -88,9 +103,18 @@ TARGET_CONTEXT = "inline-webhook"
 """The vault's context of ``outbox.target``: JSON with ``endpoint``, and optionally ``username``, ``password`` and ``secret``."""
 
 
+def written_forms(secret: str) -> set[str]:
+    """Return the secret as it is, and as it stands in a JSON text, with and without escaped slashes."""
+    escaped = msgspec.json.encode(secret).decode()[1:-1]
+    return {secret, escaped, escaped.replace("/", "\\/")}
+
+
 def seal_webhook(vault: Vault, program_id: int, token: str, endpoint: Endpoint) -> bytes:
-    """Return the value of ``webhooks.sealed``: user name, password and signing secret of a registered webhook."""
-    sealed = _Sealed(username=endpoint.username, password=endpoint.password, secret=endpoint.secret)
+    """Return the value of ``webhooks.sealed``: user name, password, signing secret and headers of a registered webhook."""
+    sealed = _Sealed(
+        username=endpoint.username, password=endpoint.password, secret=endpoint.secret,
+        custom_header=dict(endpoint.custom_header) or None,
+    )  # fmt: skip
     return vault.seal(msgspec.json.encode(sealed).decode(), _webhook_context(program_id, token))
 
 
@@ -98,19 +122,19 @@ def open_webhook(vault: Vault, row: Row) -> Endpoint:
     """Return the endpoint of a row of ``webhooks``. Raises VaultError if the row was sealed for another webhook."""
     sealed = _open(vault, row.sealed, _webhook_context(row.program_id, row.token))
     config = msgspec.json.decode(row.doc, type=_Doc).config
-    return _endpoint(config.url, sealed, config.signature_algorithm, config.custom_header)
+    return _endpoint(config.url, sealed, config.signature_algorithm)
 
 
 def open_target(vault: Vault, target: bytes) -> Endpoint:
     """Return the endpoint that a simulation named for its own notification. Raises VaultError for any other envelope."""
     sealed = _open(vault, target, TARGET_CONTEXT)
-    return _endpoint(sealed.endpoint, sealed, DEFAULT_ALGORITHM, {})
+    return _endpoint(sealed.endpoint, sealed, DEFAULT_ALGORITHM)
 
 
-def _endpoint(url: str, sealed: _Sealed, algorithm: str, custom_header: dict[str, str]) -> Endpoint:
+def _endpoint(url: str, sealed: _Sealed, algorithm: str) -> Endpoint:
     return Endpoint(
         url=url, username=sealed.username or "", password=sealed.password or "", secret=sealed.secret or None,
-        algorithm=algorithm, custom_header=custom_header,
+        algorithm=algorithm, custom_header=sealed.custom_header or {},
     )  # fmt: skip
 
 

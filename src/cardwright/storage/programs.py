@@ -16,6 +16,8 @@ SCHEMA = select(column("version_num")).select_from(table("alembic_version")).sca
 
 MODE = "mode"
 """The key in ``meta`` of the mode in which a server first opened the database. It never changes."""
+ROWS_IN_CLEAR = "rows in clear"
+"""The key in the table ``meta`` by which a migration notes that rows of an earlier version have secrets in clear."""
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite takes to run it.
 _PROGRAM = select(programs, SCHEMA).where(programs.c.id == bindparam("program_id"))

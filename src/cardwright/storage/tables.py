@@ -450,7 +450,7 @@ inbox_messages = Table(
     Column("box", String(64), nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("stored_ms", BigInteger, nullable=False),
-    Column("headers", Text, nullable=False),
+    Column("headers_sealed", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index(None, "program_id", "box", "id"),
 )

@@ -71,7 +71,7 @@ def insert_backtest(platform: InProcessPlatform, token: str, state: str, lease_m
 
 def post(platform: InProcessPlatform, body: bytes, real_ms: int) -> None:
     """Deliver a message to the webhook inbox at an instant of real time."""
-    assert webhook_inbox.accept(platform.database, lambda: real_ms, "world", "box", [], body)
+    assert webhook_inbox.accept(platform.database, platform.app.vault, lambda: real_ms, "world", "box", [], body)
 
 
 def bodies(database: Database) -> list[tuple[int, bytes]]:

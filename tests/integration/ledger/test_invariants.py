@@ -12,8 +12,10 @@ from cardwright.core.enums import TYPE_NUMBER, State
 from cardwright.core.messages import Advice, Clearing, Refund, Reversal
 from cardwright.core.movements import Deposit, DepositTransition, FeeCharge, GpaLoad, PeerTransfer, ProgramTransfer, Unload
 from cardwright.engine.batch import CardRequest
+from cardwright.kit.vault import Vault
 from cardwright.ledger.invariants import INVARIANTS, SECRETS, SHOWN_MAX, check, findings, verify
 from cardwright.ledger.invariants.card_numbers import numbers_in, pattern_of
+from cardwright.outbox.endpoint import TARGET_CONTEXT
 from cardwright.outbox.events import Category, Target, outbox_row
 from cardwright.resources.analysis import shadow_controls
 from cardwright.resources.common.call import Call
@@ -26,6 +28,7 @@ from tests.support.in_process_platform import InProcessPlatform, card_request, m
 from tests.support.instants import NOON
 
 PURCHASES, FOLLOW_UPS, MOVED = 12, 9, 15
+INLINE = '{"endpoint":"http://127.0.0.1:9/","username":"harbor","password":"Harb0r-Inline-Passw0rd!"}'
 WITH_FEE, FEES, ENDS = 3, 5, 2
 
 
@@ -113,7 +116,8 @@ def populate(platform: InProcessPlatform) -> None:
     cards = ("ben_card", "ana_card")
     batch = [card_request(platform, cards[number % 2], 100 + number, seed=number) for number in range(PURCHASES)]
     batch[3] = card_request(platform, "ana_card", 500, seed=3, token="chosen")
-    batch[4] = batch[4]._replace(inline_target=Target(-7, b"sealed"))
+    target = Target(-7, platform.app.vault.seal(INLINE, TARGET_CONTEXT))
+    batch[4] = batch[4]._replace(inline_target=target)
     declined = card_request(platform, "ben_card", 700, seed=99, expiration_matches=False)
     first = [result.row.id for result in platform.run([batch[:5], batch[5:], [declined]])]
     pay_fees(platform)
@@ -121,9 +125,7 @@ def populate(platform: InProcessPlatform) -> None:
     move_money(platform)
     with platform.database.write() as db:
         transition = db.exec_driver_sql("SELECT token FROM card_transitions").scalars().first()
-        db.execute(
-            outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=Target(-7, b"sealed"))]
-        )
+        db.execute(outbox.insert(), [outbox_row(platform.program_id, 0, Category.CARD, [transition], target=target)])
 
 
 @pytest.fixture(scope="module", params=chosen_databases())
@@ -164,18 +166,18 @@ def unguarded(database: Database) -> Iterator[Connection]:
         db.invalidate()
 
 
-def sabotage(db: Connection, statement: str) -> set[str]:
+def sabotage(db: Connection, statement: str, vault: Vault) -> set[str]:
     """Return the invariants that a statement on an unguarded connection breaks. The statement is rolled back."""
     savepoint = db.begin_nested()
     db.exec_driver_sql(statement.replace("%", "%%"))
-    broken = {finding.name for finding in check(db, secrets=True) if finding.broken}
+    broken = {finding.name for finding in check(db, vault=vault) if finding.broken}
     savepoint.rollback()
     return broken
 
 
 def test_sound_books_contradict_nothing(sound_platform: InProcessPlatform) -> None:
     """After purchases, movements and a decline every invariant holds, and each one examined at least one row."""
-    report = verify(sound_platform.database, secrets=True)
+    report = verify(sound_platform.database, vault=sound_platform.app.vault)
     assert report.is_sound
     assert report.violations == []
     assert [finding.name for finding in report.findings if finding.examined == 0] == []
@@ -185,7 +187,7 @@ def test_sound_books_contradict_nothing(sound_platform: InProcessPlatform) -> No
 def test_empty_database_is_sound(migrated_url: str) -> None:
     """A program without transactions satisfies every invariant."""
     with new_platform(migrated_url) as platform:
-        assert verify(platform.database, secrets=True).is_sound
+        assert verify(platform.database, vault=platform.app.vault).is_sound
 
 
 ONE_ENTRY = "WHERE id = (SELECT min(id) FROM journal)"
@@ -418,13 +420,18 @@ SABOTAGE: dict[str, tuple[str, set[str]]] = {
         """UPDATE users SET doc = '{"status":"ACTIVE","notes":"call 1111 1100 0000 0019 back"}' WHERE token = 'ana'""",
         {"card_numbers_stay_sealed"},
     ),
+    "a password in a name": (
+        """UPDATE users SET doc = '{"status":"ACTIVE","notes":"try Harb0r-Inline-Passw0rd! there"}' WHERE token = 'ana'""",
+        {"secrets_stay_sealed"},
+    ),
 }  # fmt: skip
 
 
 def test_sabotage_is_noticed(sound_platform: InProcessPlatform) -> None:
     """Each manipulation breaks exactly the expected invariants."""
     with unguarded(sound_platform.database) as db:
-        broken = {name: sabotage(db, statement) for name, (statement, _) in SABOTAGE.items()}
+        vault = sound_platform.app.vault
+        broken = {name: sabotage(db, statement, vault) for name, (statement, _) in SABOTAGE.items()}
     assert broken == {name: expected for name, (_, expected) in SABOTAGE.items()}
     assert verify(sound_platform.database).is_sound
 
@@ -433,7 +440,7 @@ def test_forgotten_balance_is_noticed(sound_platform: InProcessPlatform) -> None
     """An account with an erased state contradicts the books."""
     wiped = "X'9180'" if sound_platform.database.is_sqlite else "'\\x9180'"
     with unguarded(sound_platform.database) as db:
-        broken = sabotage(db, f"UPDATE holders SET state = {wiped}")
+        broken = sabotage(db, f"UPDATE holders SET state = {wiped}", sound_platform.app.vault)
     assert broken == {"balances_are_sums_of_entries", "held_is_open_holds"}
 
 

@@ -195,7 +195,9 @@ def migrate(
 def verify(
     db: Db = None,
     data_dir: DataDir = None,
-    secrets: Annotated[bool, typer.Option("--secrets", help="Also search every column for card numbers in clear.")] = False,
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="Also search every column for card numbers and secrets; needs the master key.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the invariants of the ledger, also while the database is in use."""

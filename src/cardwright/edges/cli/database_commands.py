@@ -18,6 +18,7 @@ from cardwright.edges.cli.verify_report import show_report
 from cardwright.kit.files import create_empty_file
 
 if TYPE_CHECKING:
+    from cardwright.kit.vault import Vault
     from cardwright.settings import Settings
     from cardwright.storage.database import Database
     from cardwright.wiring import Secrets
@@ -191,7 +192,14 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
     from sqlalchemy.exc import IntegrityError
 
-    from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, find_key_check, make_vault
+    from cardwright.wiring import (
+        Misconfigured,
+        ensure_default_program,
+        ensure_secrets,
+        find_key_check,
+        make_vault,
+        seal_rows_in_clear,
+    )
 
     with migrated(settings, is_made=True, check=check_mode) as (database, _):
         try:
@@ -203,6 +211,7 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
             except IntegrityError:
                 # Another server inserted it after the look-up above, so a second look-up finds it.
                 replaced = ensure_default_program(database, vault, settings, keys)
+            seal_rows_in_clear(database, vault)
         except Misconfigured as error:
             raise Failure(str(error), Hint(text=error.advice)) from None
         if former := ", ".join(replaced):
@@ -254,7 +263,7 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
     from cardwright.ledger.invariants import PROMISES, findings
 
     with current_database(settings, is_read=True) as database:
-        report = list(findings(database, secrets=secrets))
+        report = list(findings(database, vault=_vault_of(settings, database) if secrets else None))
         place = database.place
     is_sound = not any(finding.broken for finding in report)
     if as_json:
@@ -264,6 +273,16 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
         show_report(report)
         print_notice(f"{place}: {'all invariants hold' if is_sound else 'at least one invariant is broken'}")
     return is_sound
+
+
+def _vault_of(settings: "Settings", database: "Database") -> "Vault":
+    """Return the vault of the database: a search for secrets needs to know them. Raises Failure, OSError."""
+    from cardwright.wiring import Misconfigured, vault_of
+
+    try:
+        return vault_of(settings, database)
+    except Misconfigured as error:
+        raise Failure(f"--secrets: {error}", Hint(text=error.advice)) from None
 
 
 def reset(settings: "Settings", *, is_sure: bool, as_json: bool) -> None:

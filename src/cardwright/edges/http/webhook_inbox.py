@@ -64,7 +64,7 @@ class InboxReceiver:
         limits = app.database.limits
         try:
             async with asyncio.timeout(limits.answer_s - limits.margin_s):
-                kept = await asyncio.to_thread(accept, app.database, app.real_clock, program_token, box, headers, body)
+                kept = await asyncio.to_thread(accept, app.database, app.vault, app.real_clock, program_token, box, headers, body)
         except TimeoutError:
             # The thread continues, and may still commit.
             raise InDoubt("the message could not be stored in time") from None

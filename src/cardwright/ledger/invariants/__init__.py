@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Table, func, select
 
 from cardwright.kit.masks import mask
+from cardwright.kit.vault import Vault
 from cardwright.ledger.invariants.account_lists import listed_is_a_transaction, transaction_is_in_one_list
 from cardwright.ledger.invariants.books import (
     approved_has_one_entry,
@@ -46,6 +47,7 @@ from cardwright.ledger.invariants.references import (
     transaction_ids_are_odd,
 )
 from cardwright.ledger.invariants.scan import Discrepancy
+from cardwright.ledger.invariants.secrets import secrets_in_clear
 from cardwright.ledger.invariants.transitions import deposit_change_has_its_transition, state_is_that_of_newest_transition
 from cardwright.storage.database import Database
 from cardwright.storage.tables import (
@@ -78,7 +80,7 @@ PROMISES = {
     "P4": "No balance and no velocity limit is exceeded.",
     "P5": "The money of an order leaves or reaches its funding source in one entry.",
     "P6": "Each notification arrives at least once, with the same content.",
-    "P8": "No card number is readable in the database.",
+    "P8": "No card number and no secret is readable in the database.",
     "P9": "A program cannot read or change objects of another program.",
 }
 """The promises that invariants check, in words; docs/reference/reliability.md lists all of them."""
@@ -125,10 +127,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """Row of the list: the guarantee that it belongs to, the check, and the tables that the check reads."""
+    """Row of the list: the guarantee that it belongs to, the check, and the tables that the check reads.
+
+    The check takes the connection. A check of ``SECRETS`` also takes the vault.
+    """
 
     promise: str
-    check: Callable[[Connection], Iterator[Discrepancy]]
+    check: Callable[..., Iterator[Discrepancy]]
     tables: tuple[Table, ...]
 
     @property
@@ -142,33 +147,35 @@ class Invariant:
         return (self.check.__doc__ or "").splitlines()[0]
 
 
-def verify(database: Database, *, secrets: bool = False) -> Report:
+def verify(database: Database, *, vault: Vault | None = None) -> Report:
     """Check all invariants on one consistent snapshot of a database, which may be in use.
 
-    ``secrets`` also searches for card numbers.
+    With its ``vault``, also search for card numbers and secrets in clear text.
     """
-    return Report(tuple(findings(database, secrets=secrets)))
+    return Report(tuple(findings(database, vault=vault)))
 
 
-def findings(database: Database, *, secrets: bool = False) -> Iterator[Finding]:
+def findings(database: Database, *, vault: Vault | None = None) -> Iterator[Finding]:
     """Yield the results of ``verify`` one by one, to show progress."""
     with database.read() as db:
         if not database.is_sqlite:
             # One snapshot for all queries: a commit between two of them would look like a discrepancy.
             db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield from check(db, secrets=secrets)
+        yield from check(db, vault=vault)
 
 
-def check(db: Connection, *, secrets: bool = False) -> Iterator[Finding]:
+def check(db: Connection, *, vault: Vault | None = None) -> Iterator[Finding]:
     """Yield the results of all invariants in a transaction. All its queries must see the same snapshot."""
     counts = {table: db.scalar(select(func.count()).select_from(table)) or 0 for table in metadata.sorted_tables}
-    for invariant in (*INVARIANTS, *(SECRETS if secrets else ())):
-        yield _finding(db, invariant, counts)
+    for invariant in INVARIANTS:
+        yield _finding(invariant, invariant.check(db), counts)
+    for invariant in SECRETS if vault is not None else ():
+        yield _finding(invariant, invariant.check(db, vault), counts)
 
 
-def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) -> Finding:
+def _finding(invariant: Invariant, discrepancies: Iterator[Discrepancy], counts: Mapping[Table, int]) -> Finding:
     broken, shown = 0, list[Violation]()
-    for where, expected, actual in invariant.check(db):
+    for where, expected, actual in discrepancies:
         broken += 1
         if broken <= SHOWN_MAX:
             shown.append(Violation(invariant.name, where, str(expected), str(actual)))
@@ -176,10 +183,15 @@ def _finding(db: Connection, invariant: Invariant, counts: Mapping[Table, int]) 
     return Finding(invariant.name, invariant.promise, invariant.says, examined, broken, tuple(shown))
 
 
-def card_numbers_stay_sealed(db: Connection) -> Iterator[Discrepancy]:
+def card_numbers_stay_sealed(db: Connection, _vault: Vault) -> Iterator[Discrepancy]:
     """No issued card number is stored in clear text."""
     for where, number in card_numbers_in_clear(db):
         yield where, "no card number", mask(number)
+
+
+def secrets_stay_sealed(db: Connection, vault: Vault) -> Iterator[Discrepancy]:
+    """No webhook password, signing secret, custom header or security code is stored in clear text."""
+    yield from secrets_in_clear(db, vault)
 
 
 # --- The list -----------------------------------------------------------------------------
@@ -220,4 +232,8 @@ INVARIANTS = (
     Invariant("P9", card_draws_on_its_users_account, (cards,)),
 )
 
-SECRETS = (Invariant("P8", card_numbers_stay_sealed, tuple(metadata.sorted_tables)),)
+SECRETS = (
+    Invariant("P8", card_numbers_stay_sealed, tuple(metadata.sorted_tables)),
+    Invariant("P8", secrets_stay_sealed, tuple(metadata.sorted_tables)),
+)
+"""The invariants that also take the vault of the database."""

@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, String, Table, select
+from sqlalchemy import Connection, select
 
 from cardwright.core.pan import DEFAULT_BIN, PAN_LENGTH
 from cardwright.kit.masks import passes_luhn
-from cardwright.ledger.invariants.scan import CHUNK, stream
+from cardwright.ledger.invariants.scan import CHUNK, texts_of
 from cardwright.storage.history import Kind
 from cardwright.storage.tables import config_history, metadata
 
-SEALED = frozenset({"pan_sealed", "pin_sealed", "sealed", "target", "digest", "pan_digest", "request_hash"})
+SEALED = frozenset({"pan_sealed", "pin_sealed", "sealed", "headers_sealed", "target", "digest", "pan_digest", "request_hash"})
 """Columns with envelopes of the vault, or hashes: their bytes are not text."""
 
 
@@ -23,8 +23,8 @@ def card_numbers_in_clear(db: Connection) -> Iterator[tuple[str, str]]:
     """
     patterns = [pattern_of(prefix, length) for prefix, length in sorted(_issued(db))]
     for table in metadata.sorted_tables:
-        columns = [column for column in table.c if isinstance(column.type, String | LargeBinary) and column.name not in SEALED]
-        yield from _scan(db, table, columns, patterns)
+        for place, text in texts_of(db, table, without=SEALED):
+            yield from ((place, number) for number in numbers_in(text, patterns))
 
 
 def pattern_of(prefix: str, length: int) -> re.Pattern[str]:
@@ -35,9 +35,9 @@ def pattern_of(prefix: str, length: int) -> re.Pattern[str]:
     return re.compile(rf"(?=({'[ -]?'.join(prefix)}(?:[ -]?[0-9]){{{length - len(prefix)}}}))")
 
 
-def numbers_in(value: object, patterns: Sequence[re.Pattern[str]]) -> Iterator[str]:
+def numbers_in(value: str | bytes, patterns: Sequence[re.Pattern[str]]) -> Iterator[str]:
     """Yield the card numbers in a text or in bytes."""
-    text = value if isinstance(value, str) else bytes(value).decode("latin-1")  # type: ignore[call-overload]
+    text = value if isinstance(value, str) else value.decode("latin-1")
     for pattern in patterns:
         numbers = (match[1].replace(" ", "").replace("-", "") for match in pattern.finditer(text))
         yield from filter(passes_luhn, numbers)
@@ -51,14 +51,3 @@ def _issued(db: Connection) -> set[tuple[str, int]]:
         making = msgspec.json.decode(doc)["config"]["fulfillment"]
         issued.add((making["bin_prefix"], int(making["pan_length"])))
     return issued
-
-
-def _scan(
-    db: Connection, table: Table, columns: Sequence[Column[object]], patterns: Sequence[re.Pattern[str]]
-) -> Iterator[tuple[str, str]]:
-    keys = list(table.primary_key.columns)
-    for row in stream(db, select(*keys, *columns)):
-        key = ", ".join(str(part) for part in row[: len(keys)] if not isinstance(part, bytes | memoryview))
-        for column, value in zip(columns, row[len(keys) :], strict=True):
-            for number in numbers_in(value, patterns) if value is not None else ():
-                yield f"{table.name}.{column.name} {key}", number

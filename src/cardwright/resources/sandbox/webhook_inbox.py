@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, select
 
 from cardwright.core.problems import bad_parameter
 from cardwright.kit.clock import RealClock, iso_ms, monotonic_ms
@@ -147,9 +147,18 @@ def path_of(program_token: str, box: str) -> str:
 ORDER_LOCK = 1_768_843_640
 """PostgreSQL's advisory lock ("inbx"), held while a message of a program gets its id."""
 
+SEALED_AT_ONCE = 500
+"""Maximum number of old messages in memory while they are sealed."""
+
 
 def accept(
-    database: Database, real_clock: RealClock, program_token: str, box: str, headers: Iterable[tuple[str, str]], body: bytes
+    database: Database,
+    vault: Vault,
+    real_clock: RealClock,
+    program_token: str,
+    box: str,
+    headers: Iterable[tuple[str, str]],
+    body: bytes,
 ) -> bool:
     """Store a message in a program's box. Returns False if the program does not exist.
 
@@ -159,21 +168,50 @@ def accept(
         program_id = find_program_token(db, program_token)
     if program_id is None:
         return False
+    kept = seal_headers(vault, program_id, msgspec.json.encode(kept_headers(headers)).decode())
     with database.write(database.limits.read_s) as db:
         if db.dialect.name == "postgresql":
             # Ids follow the order of commits. Otherwise, a reader that asks for messages after an id could miss a late commit.
             db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
         real_ms = real_clock()
         now = get_program(db, program_id).clock.time_at(real_ms)
-        kept = msgspec.json.encode(kept_headers(headers)).decode()
         row = {
-            "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers": kept, "body": body,
+            "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers_sealed": kept, "body": body,
         }  # fmt: skip
         db.execute(inbox_messages.insert().values(row))
         newest = select(inbox_messages.c.id).where(_is_in(program_id, box)).order_by(inbox_messages.c.id.desc())
         oldest_kept = newest.offset(BOX_MAX - 1).limit(1).scalar_subquery()
         db.execute(delete(inbox_messages).where(_is_in(program_id, box), inbox_messages.c.id < oldest_kept))
     return True
+
+
+def seal_headers(vault: Vault, program_id: int, headers: str) -> bytes:
+    """Return the value of ``inbox_messages.headers_sealed``: the headers may include custom headers of webhooks."""
+    return vault.seal(headers, _headers_context(program_id))
+
+
+def seal_old_headers(db: Connection, vault: Vault) -> None:
+    """Seal the headers of messages that an earlier version stored in clear."""
+    query = select(inbox_messages.c.id, inbox_messages.c.program_id, inbox_messages.c.headers_sealed).order_by(
+        inbox_messages.c.id
+    )
+    change = (
+        inbox_messages.update().where(inbox_messages.c.id == bindparam("row_id")).values(headers_sealed=bindparam("envelope"))
+    )
+    last_id = 0
+    while rows := db.execute(query.where(inbox_messages.c.id > last_id).limit(500)).all():
+        # Headers in clear are a JSON object. An envelope begins with the number of its key.
+        old = [row for row in rows if bytes(row.headers_sealed).startswith(b"{")]
+        changes = [
+            {"row_id": row.id, "envelope": seal_headers(vault, row.program_id, bytes(row.headers_sealed).decode())} for row in old
+        ]
+        if changes:
+            db.execute(change, changes)
+        last_id = rows[-1].id
+
+
+def _headers_context(program_id: int) -> str:
+    return f"inbox-headers:{program_id}"
 
 
 def _is_in(program_id: int, box: str) -> ColumnElement[bool]:
@@ -247,11 +285,12 @@ def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
         secrets = load_secrets(db, call.app.vault, call.program_id, path)
         order = SortOrder((inbox_messages.c.id,), descending=True)
         rows, is_more = read_page(db, messages, order, call.list_page, lambda row: does_fit(row.body, query.type, query.token))
-    return Listing([text_of(_message(row, secrets)) for row in rows], is_more)
+    return Listing([text_of(_message(call.app.vault, row, secrets)) for row in rows], is_more)
 
 
-def _message(row: Row, secrets: Sequence[str]) -> InboxMessage:
-    headers = msgspec.json.decode(row.headers, type=dict[str, str])
+def _message(vault: Vault, row: Row, secrets: Sequence[str]) -> InboxMessage:
+    opened = vault.open(bytes(row.headers_sealed), _headers_context(row.program_id))
+    headers = msgspec.json.decode(opened, type=dict[str, str])
     signature = check_signature(headers.get(SIGNATURE_HEADER.lower()), row.body, secrets)
     return InboxMessage(
         id=row.id, received_time=iso_ms(row.received_ms), headers=headers, body=parse_content(row.body), signature=signature

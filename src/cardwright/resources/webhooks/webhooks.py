@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,6 +21,7 @@ from cardwright.core.problems import (
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import iso
 from cardwright.kit.guard import OutgoingPolicy, check_headers, check_url
+from cardwright.kit.vault import Vault
 from cardwright.outbox.client import EndpointResponse
 from cardwright.outbox.endpoint import DEFAULT_ALGORITHM, Endpoint, open_webhook, seal_webhook
 from cardwright.outbox.events import CATEGORIES, Category
@@ -196,18 +198,24 @@ def endpoint_of(config: ConfigBody) -> Endpoint:
     )  # fmt: skip
 
 
-def shown_config(config: ConfigBody, *, masked: bool) -> Config:
-    """Return the configuration as a response shows it."""
-    show = mask_secret if masked else str
+def stored_config(url: str, algorithm: str | UnsetType) -> Config:
+    """Return the configuration as ``webhooks.doc`` stores it. User name, secrets and headers are only in ``webhooks.sealed``."""
     return Config(
-        url=config.url,
-        basic_auth_username=show(config.basic_auth_username),
-        basic_auth_password=show(config.basic_auth_password),
-        secret=UNSET if config.secret is None else show(config.secret),
-        signature_algorithm=config.signature_algorithm or UNSET,
-        custom_header=config.custom_header or {},
-        use_mtls=False,
+        url=url, basic_auth_username="", basic_auth_password="", signature_algorithm=algorithm, custom_header={}, use_mtls=False
     )
+
+
+def shown(stored: Webhook, endpoint: Endpoint, *, masked: bool) -> str:
+    """Return the JSON of a webhook as a response shows it."""
+    show = mask_secret if masked else str
+    config = msgspec.structs.replace(
+        stored.config,
+        basic_auth_username=show(endpoint.username),
+        basic_auth_password=show(endpoint.password),
+        secret=UNSET if endpoint.secret is None else show(endpoint.secret),
+        custom_header=dict(endpoint.custom_header),
+    )
+    return records.text_of(msgspec.structs.replace(stored, config=config))
 
 
 # --- Queries: this resource's SQL ----------------------------------------------------
@@ -235,6 +243,19 @@ def find_webhook(call: EngineCall) -> Row:
     if row is None:
         raise Problem(WEBHOOK_NOT_FOUND)
     return row
+
+
+def seal_old_webhooks(db: Connection, vault: Vault) -> None:
+    """Remove the secrets and headers that an earlier version stored in ``doc``, and seal the headers."""
+    for row_id in db.scalars(select(webhooks.c.id).order_by(webhooks.c.id)).all():
+        row = db.execute(select(webhooks).where(webhooks.c.id == row_id)).one()
+        webhook = msgspec.json.decode(row.doc, type=Webhook)
+        if not webhook.config.basic_auth_username:
+            continue
+        endpoint = replace(open_webhook(vault, row), custom_header=webhook.config.custom_header)
+        stored = msgspec.structs.replace(webhook, config=stored_config(webhook.config.url, webhook.config.signature_algorithm))
+        sealed = seal_webhook(vault, row.program_id, row.token, endpoint)
+        records.change(db, webhooks, row.id, doc=records.text_of(stored), sealed=sealed)
 
 
 def load_event(call: EngineCall) -> bytes:
@@ -272,23 +293,29 @@ def create_webhook(call: Call, body: WebhookBody) -> str:
     check_events(body.events)
     check_config(body.config, call.app.policy)
     lock_program(call.db, call.program.id)
-    if (replay := crud.find_replay(call, webhooks, body)) is not None:
-        return replay
+    if (replay := crud.find_replay_row(call, webhooks, body)) is not None:
+        return _shown_row(call, replay)
     webhook = _webhook(call, body, body.token or call.app.ids.token(), created_time=iso(call.now))
     _make_known(call, webhook.active)
-    sealed = seal_webhook(call.app.vault, call.program.id, webhook.token, endpoint_of(body.config))
-    _, doc = crud.insert(call, webhooks, body, webhook, active=webhook.active, sealed=sealed)
-    return doc
+    endpoint = endpoint_of(body.config)
+    sealed = seal_webhook(call.app.vault, call.program.id, webhook.token, endpoint)
+    crud.insert(call, webhooks, body, webhook, active=webhook.active, sealed=sealed)
+    return _shown(call, webhook, endpoint)
 
 
 def get_webhook(call: Call) -> str:
     """Return a webhook, active or inactive."""
-    return str(crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND).doc)
+    return _shown_row(call, crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND))
 
 
 def list_webhooks(call: Call) -> records.Listing:
     """List the program's webhooks."""
-    return crud.list_resources(call, webhooks, *([webhooks.c.active] if call.query.active else []))
+    query = select(webhooks).where(webhooks.c.program_id == call.program.id)
+    if call.query.active:
+        query = query.where(webhooks.c.active)
+    page = call.list_page
+    rows, is_more = records.read_page(call.db, query, records.order_of(webhooks, page.sort_by), page)
+    return records.Listing([_shown_row(call, row) for row in rows], is_more)
 
 
 def update_webhook(call: Call, body: WebhookBody) -> str:
@@ -308,10 +335,10 @@ def update_custom_headers(call: Call, body: CustomHeaders) -> str:
     lock_program(call.db, call.program.id)
     row = crud.get_row(call, webhooks, WEBHOOK_NOT_FOUND)
     before = msgspec.json.decode(row.doc, type=Webhook)
-    headers = before.config.custom_header | body.custom_header
+    endpoint = open_webhook(call.app.vault, row)
+    headers = {**endpoint.custom_header, **body.custom_header}
     check_custom_header("custom_header", headers)
-    after = msgspec.structs.replace(before, config=msgspec.structs.replace(before.config, custom_header=headers))
-    return _replace(call, row, before, after, open_webhook(call.app.vault, row))
+    return _replace(call, row, before, before, replace(endpoint, custom_header=headers))
 
 
 async def ping_webhook(call: EngineCall) -> Reply:
@@ -338,22 +365,29 @@ def _webhook(call: Call, body: WebhookBody, token: str, *, created_time: str) ->
         name=body.name,
         active=body.active is not False,
         events=body.events,
-        config=shown_config(body.config, masked=call.program.settings.mask_webhook_secrets),
+        config=stored_config(body.config.url, body.config.signature_algorithm or UNSET),
         created_time=created_time,
         last_modified_time=iso(call.now),
     )
 
 
+def _shown(call: Call, stored: Webhook, endpoint: Endpoint) -> str:
+    return shown(stored, endpoint, masked=call.program.settings.mask_webhook_secrets)
+
+
+def _shown_row(call: Call, row: Row) -> str:
+    return _shown(call, msgspec.json.decode(row.doc, type=Webhook), open_webhook(call.app.vault, row))
+
+
 def _replace(call: Call, row: Row, before: Webhook, after: Webhook, endpoint: Endpoint) -> str:
-    """Store the changes of a webhook. Secrets are compared unmasked, because different secrets can have the same mask."""
-    now, was = endpoint, open_webhook(call.app.vault, row)
-    same_secrets = (now.username, now.password, now.secret) == (was.username, was.password, was.secret)
-    sealed = row.sealed if same_secrets else seal_webhook(call.app.vault, call.program.id, row.token, endpoint)
+    """Store the changes of a webhook, if there are any, and return it as a response shows it."""
+    stored = open_webhook(call.app.vault, row)
+    sealed = row.sealed if endpoint == stored else seal_webhook(call.app.vault, call.program.id, row.token, endpoint)
     after = msgspec.structs.replace(after, last_modified_time=before.last_modified_time)
-    if after != before or not same_secrets:
+    if after != before or endpoint != stored:
         _make_known(call, after.active and not before.active)
     doc, _ = crud.update(call, webhooks, row, before, after, active=after.active, sealed=sealed)
-    return doc
+    return _shown(call, msgspec.json.decode(doc, type=Webhook), stored if endpoint == stored else endpoint)
 
 
 def _make_known(call: Call, becomes_active: bool) -> None:

@@ -17,6 +17,9 @@ from cardwright.storage.tables import cards, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
 from tests.support.in_process_platform import card_request, new_platform
 
+KEY_OF_BOOKS = (b"k" * 32).hex()
+"""The master key of ``new_platform``."""
+
 
 @pytest.fixture
 def books(migrated_url: str) -> str:
@@ -83,8 +86,9 @@ def test_database_of_a_later_version_is_left_alone(cardwright: Callable[..., Any
     assert "is at revision 9999" in done.err
 
 
-def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) -> None:
+def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On sound books each invariant is listed as holding, and the exit code is 0."""
+    monkeypatch.setenv("CARDWRIGHT_MASTER_KEY", KEY_OF_BOOKS)
     done = cardwright("verify", "--db", books)
     assert done.code == 0
     assert done.out.count("  holds\n") == len(INVARIANTS)
@@ -95,8 +99,9 @@ def test_verify_finds_sound_books(cardwright: Callable[..., Any], books: str) ->
     assert {invariant["broken"] for invariant in report["invariants"]} == {0}
 
 
-def test_verify_explains_in_80_columns(cardwright: Callable[..., Any], books: str) -> None:
+def test_verify_explains_in_80_columns(cardwright: Callable[..., Any], books: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each promise and invariant is explained, and no line is longer than 80 characters, also with violations."""
+    monkeypatch.setenv("CARDWRIGHT_MASTER_KEY", KEY_OF_BOOKS)
     database = Database(books)
     with database.write() as db:
         db.exec_driver_sql("UPDATE users SET fact = '{}'")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cardwright.kit.clock import ProgramClock
+from cardwright.kit.vault import Vault
 from cardwright.outbox.signature import sign
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.resources.sandbox.webhook_inbox import check_signature, does_fit, kept_headers, shown_authorization
@@ -28,6 +29,7 @@ from tests.support.waiting import until
 
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
+VAULT = Vault(b"k" * 32)
 PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":"t1","amount":10.00}]}'
 
 
@@ -391,9 +393,9 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
 
     monkeypatch.setattr(webhook_inbox, "_is_in", slow_place)
     with ThreadPoolExecutor(2) as threads:
-        slow = threads.submit(webhook_inbox.accept, database, lambda: 0, "mine", "slow", [], b"{}")
+        slow = threads.submit(webhook_inbox.accept, database, VAULT, lambda: 0, "mine", "slow", [], b"{}")
         assert numbered.wait(60)
-        quick = threads.submit(webhook_inbox.accept, database, lambda: 0, "mine", "quick", [], b"{}")
+        quick = threads.submit(webhook_inbox.accept, database, VAULT, lambda: 0, "mine", "quick", [], b"{}")
         until(lambda: is_any_waiting(database))
         assert boxes(database) == []
         go_on.set()
@@ -406,7 +408,7 @@ def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatc
     """A box above its limit drops its oldest messages. Other boxes keep theirs."""
     monkeypatch.setattr(webhook_inbox, "BOX_MAX", 3)
     for box in ("a", "b", "a", "a", "a", "a"):
-        assert webhook_inbox.accept(database, lambda: 0, "mine", box, [], b"{}")
+        assert webhook_inbox.accept(database, VAULT, lambda: 0, "mine", box, [], b"{}")
     assert boxes(database) == ["b", "a", "a", "a"]
 
 
