@@ -1,11 +1,13 @@
 """Endpoints of notifications: address, credentials, headers and signing secret, sealed in the database."""
 
 import base64
+import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from urllib.parse import unquote
 
 import msgspec
 
@@ -55,13 +57,27 @@ class Endpoint:
     def shown(self, text: str) -> str:
         """Return a text from the endpoint without secrets: an endpoint may echo the credentials of the request.
 
-        Header values of fewer than ``SECRET_MIN`` characters stay, because they also occur by chance.
+        A text with a secret in another notation is replaced as a whole. Header values of fewer than ``SECRET_MIN`` characters
+        stay, because they also occur by chance.
         """
-        echoes = {form for _, secret in self.secrets() if len(secret) >= SECRET_MIN for form in written_forms(secret)}
-        if echoes:
-            # The longest first: one secret can be the beginning of another.
-            text = re.sub("|".join(map(re.escape, sorted(echoes, key=len, reverse=True))), REDACTED, text)
+        short = {value for value in self.custom_header.values() if len(value) < SECRET_MIN}
+        secrets = [secret for _, secret in self.secrets() if secret not in short]
+        # The longest first: one secret can be the beginning of another.
+        for form in sorted({form for secret in secrets for form in written_forms(secret)}, key=len, reverse=True):
+            text = text.replace(form, REDACTED)
+        plain = _without_escapes(text)
+        if any(_without_escapes(secret) in plain for secret in secrets if len(secret) >= SECRET_MIN):
+            return REDACTED
         return str(redact_mapping(text))
+
+
+def _without_escapes(text: str) -> str:
+    """Return a text without the escapes of JSON, programming languages, URLs and HTML, and without backslashes."""
+    text = _UNICODE_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
+    return html.unescape(unquote(text)).replace("\\", "")
+
+
+_UNICODE_ESCAPE = re.compile(r"\\u00([0-9a-fA-F]{2})")
 
 
 class _Sealed(msgspec.Struct, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.waiting import until
 USERNAME = "harbor_hook_user"
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
+HEADER = "Bearer pier-7-token"
 PING = b'{"pings":[{"token":"marqeta","payload":"healthcheck"}]}'
 PING_SHA1 = "450c9c1f0bea4145b906cc74070e4c77f07142dc"
 PING_SHA256 = "dacd92ae0fa5af17c9db29367ce80b268c055878cceba690d206742ae8c63431"
@@ -72,6 +74,21 @@ def test_a_program_may_show_the_secrets(client: Client) -> None:
     assert client.put("/sandbox/program", {"mask_webhook_secrets": False}).status == 200
     config = client.post("/webhooks", webhook()).json["config"]
     assert (config["basic_auth_username"], config["basic_auth_password"], config["secret"]) == (USERNAME, PASSWORD, SECRET)
+
+
+def test_the_setting_decides_at_the_time_of_a_read(client: Client) -> None:
+    """``mask_webhook_secrets`` applies to all reads of existing webhooks. It never changes their time of modification."""
+    body = webhook(token="w1", config__custom_header={"X-A": "harbor-header-1"})
+    masked = client.post("/webhooks", body).json
+    client.post("/sandbox/clock", {"by": "1h"})
+    client.put("/sandbox/program", {"mask_webhook_secrets": False})
+    clear = masked | {"config": masked["config"] | body["config"]}
+    reads = [client.get("/webhooks/w1").text, client.post("/webhooks", body).text, client.put("/webhooks/w1", body).text]
+    reads += [client.put("/webhooks/customheaders/w1", {"custom_header": {}}).text]
+    assert [json.loads(text) for text in reads] == [clear] * 4
+    assert client.get("/webhooks").json["data"] == [clear]
+    client.put("/sandbox/program", {"mask_webhook_secrets": True})
+    assert client.get("/webhooks/w1").json == client.get("/webhooks").json["data"][0] == masked
 
 
 def test_the_same_request_makes_one_webhook(client: Client) -> None:
@@ -280,11 +297,13 @@ def test_masks_have_twelve_characters(secret: str, masked: str) -> None:
 def test_no_secret_lies_in_the_database(tmp_path: Path) -> None:
     """Neither the database files nor the server's output contain the secrets of a webhook."""
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db")) as server, server.client() as client:
-        assert client.post("/webhooks", webhook()).status == 201
+        client.put("/sandbox/program", {"mask_webhook_secrets": False})
+        made = client.post("/webhooks", webhook(config__custom_header={"X-Pier": HEADER}))
+        assert (made.status, made.json["config"]["custom_header"]) == (201, {"X-Pier": HEADER})
         client.post("/webhooks/none/ping", {})
         files = b"".join(file.read_bytes() for file in tmp_path.glob("cardwright.db*"))
         assert b"harbor" in files
-        for secret in (USERNAME, PASSWORD, SECRET):
+        for secret in (USERNAME, PASSWORD, SECRET, HEADER):
             assert secret.encode() not in files
             assert secret not in server.output()
 

@@ -1,0 +1,228 @@
+"""Secrets at rest: canaries of every kind enter through the API, and no table, log line, metric or error has one in clear."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+
+from cardwright.kit.vault import Vault
+from cardwright.ledger.invariants import findings
+from cardwright.storage.database import Database
+from tests.support.databases import chosen_databases, migrated_database
+from tests.support.receiver import Receiver, a_receiver
+from tests.support.server import Client, Reply, RunningServer
+from tests.support.waiting import until
+
+MASTER_KEY = "6d1f0c7be2a94358b0c6d27f91ae03485c7d60e1f29b84a3d5760c18ef42b97a"
+MARK = "K4nary"
+"""Part of every canary that is a text, so that an escaped or shortened one is found too."""
+
+USERNAME = "harbor_user"
+CANARIES_MIN = 1_000
+CODE = re.compile(rb"""(?i)(?:cvv|cvc|security_code)\w*["'\\]*\s*[:=]\s*["'\\]*[0-9]{3}(?![0-9])""")
+
+
+@dataclass
+class Canaries:
+    """The secrets that entered, by kind, and the texts that must not occur anywhere."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def text(self, kind: str) -> str:
+        """Return a new secret with characters that JSON, Base64 and URLs write in another form."""
+        made = f'{MARK}"\\/{kind}+{len(self.texts.get(kind, [])):04d}'
+        return self.add(kind, f"{made:#<24}")
+
+    def add(self, kind: str, secret: str) -> str:
+        """Note a secret that the server drew, or that has a fixed form."""
+        self.texts.setdefault(kind, []).append(secret)
+        return secret
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.texts.values()))
+
+    def forbidden(self) -> list[bytes]:
+        """Return the texts that must not occur. Security codes are searched for by ``CODE``, because they have three digits."""
+        drawn = [secret for kind, secrets in self.texts.items() if kind != "cvv" for secret in secrets if MARK not in secret]
+        pairs = [f"{USERNAME}:{secret}" for kind in ("password", "inline") for secret in self.texts[kind]]
+        return [MARK.encode(), *(secret.encode() for secret in drawn), *(base64.b64encode(pair.encode()) for pair in pairs)]
+
+
+@dataclass
+class World:
+    """A server with its database, its canaries and the errors that it answered."""
+
+    server: RunningServer
+    client: Client
+    receiver: Receiver
+    is_sandbox: bool
+    canaries: Canaries = field(default_factory=Canaries)
+    errors: list[str] = field(default_factory=list)
+
+    def made(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        reply = self.client.post(path, body)
+        assert reply.status in (200, 201), reply.text
+        return dict(reply.json)
+
+    def refused(self, reply: Reply) -> None:
+        assert 400 <= reply.status < 500, reply.text
+        self.errors.append(reply.text)
+
+
+@pytest.fixture(params=[(kind, mode) for kind in chosen_databases() for mode in ("sandbox", "production")], ids="-".join)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Yield a server that logs at level debug. Webhooks go to a receiver that echoes the headers of each request."""
+    kind, mode = request.param
+    with migrated_database(kind, request, tmp_path) as address, a_receiver(echo=True) as receiver:
+        env = {
+            "CARDWRIGHT_MASTER_KEY": MASTER_KEY, "CARDWRIGHT_LOG_LEVEL": "debug", "CARDWRIGHT_ALLOW_SIMULATE": "true",
+            "CARDWRIGHT_OUTGOING_HOSTS": f"127.0.0.1:{receiver.port}",
+        }  # fmt: skip
+        with RunningServer(db=address, mode=mode, env=env) as server, server.client() as client:
+            yield World(server, client, receiver, mode == "sandbox")
+
+
+def webhook(world: World, number: int, **changes: Any) -> dict[str, Any]:
+    """Return the body of a new webhook. Of all webhooks only the first two are active."""
+    text = world.canaries.text
+    config = {
+        "url": world.receiver.url, "basic_auth_username": USERNAME, "basic_auth_password": text("password"),
+        "secret": text("secret"), "custom_header": {f"X-{name}": text("header") for name in "ABC"},
+    }  # fmt: skip
+    return {"token": f"hook{number}", "name": "hook", "events": ["*"], "active": number < 1, "config": config, **changes}
+
+
+def prepare(world: World) -> None:
+    """Show the secrets of webhooks in answers, and create a card product."""
+    assert world.client.put("/sandbox/program", {"mask_webhook_secrets": False}).status == 200
+    world.made("/fundingsources/program", {"token": "source", "name": "bank"})
+    funding = {"program_funding_source": {"enabled": True, "funding_source_token": "source", "refunds_destination": "GPA"}}
+    config = {"jit_funding": funding, "card_life_cycle": {"activate_upon_issue": True}}
+    world.made("/cardproducts", {"token": "product", "name": "card", "start_date": "2025-01-01", "config": config})
+    if world.is_sandbox:
+        inbox = f"{world.server.root_url}/sandbox/inbox/default/box"
+        body = webhook(world, 0, token="inbox", name="inbox")
+        world.made("/webhooks", body | {"config": body["config"] | {"url": inbox}})
+
+
+def enter_canaries(world: World, number: int) -> None:
+    """Send each kind of secret once, to every route that takes it."""
+    client, canaries = world.client, world.canaries
+    text = canaries.text
+    body = webhook(world, number)
+    shown = world.made("/webhooks", body)
+    assert shown["config"]["basic_auth_password"] == body["config"]["basic_auth_password"]
+    changed = client.put(f"/webhooks/customheaders/hook{number}", {"custom_header": {"X-A": text("header")}})
+    assert changed.json["config"]["custom_header"]["X-A"] == canaries.texts["header"][-1]
+    assert client.post(f"/webhooks/hook{number}/ping", {}).status == 200
+    ssn = canaries.add("ssn", f"{913_000_000 + 37 * number}")
+    identification = {"type": "DRIVERS_LICENSE", "value": text("license")}
+    user = {"token": f"user{number}", "password": text("user"), "ssn": ssn, "identifications": [identification]}
+    world.made("/users", user)
+    assert client.get(f"/users/user{number}/ssn", query={"full_ssn": "true"}).json == {"ssn": ssn}
+    card = world.made(
+        "/cards?show_pan=true&show_cvv_number=true", {"user_token": f"user{number}", "card_product_token": "product"}
+    )
+    pan, cvv = canaries.add("pan", card["pan"]), canaries.add("cvv", card["cvv_number"])
+    purchase = {
+        "card_token": card["token"], "amount": 10, "mid": "m1", "pin": text("pin"), "card_options": {"cvv": cvv},
+        "transaction_options": {"transaction_token": f"purchase{number}"},
+        "webhook": {
+            "endpoint": world.receiver.url, "username": USERNAME, "password": text("inline"), "secret": text("secret"),
+        },
+    }  # fmt: skip
+    client.post("/simulate/authorization", purchase)
+    world.refused(client.post("/simulate/authorization", purchase | {"amount": 11}))
+    if world.is_sandbox:
+        assert client.post("/sandbox/whatif/authorization", purchase | {"transaction_options": None}).status == 200
+        program = world.made("/sandbox/programs", {})
+        canaries.add("token", program["application_token"])
+        canaries.add("token", program["access_token"])
+    provoke_errors(world, number, pan)
+
+
+def provoke_errors(world: World, number: int, pan: str) -> None:
+    """Send requests with secrets that the server must refuse."""
+    client, text = world.client, world.canaries.text
+    hook = f"/webhooks/hook{number}"
+    for changes in (
+        {"basic_auth_password": text("password")[:15]}, {"secret": text("secret") + "é"}, {"secret": [text("secret")]},
+        {"custom_header": {"X-A": text("header") + "\r\n"}}, {"custom_header": {text("header"): text("header")}},
+        {"custom_header": text("header")}, {"basic_auth_username": f"{text('username')}:"},
+    ):  # fmt: skip
+        body = webhook(world, number)
+        world.refused(client.put(hook, body | {"config": body["config"] | changes}))
+    world.refused(client.post("/webhooks", webhook(world, number)))
+    world.refused(client.post("/webhooks", json.dumps(webhook(world, number))[:-5].encode()))
+    world.refused(client.post("/users", {"password": text("user"), "ssn": text("ssn text")}))
+    world.refused(client.post("/cards/getbypan", {"pan": pan, "cvv_number": text("typed code")}))
+    world.refused(client.get("/webhooks", headers={"Authorization": f"Bearer {text('bearer')}"}))
+    pair = base64.b64encode(f"{USERNAME}:{text('password')}".encode()).decode()
+    world.refused(client.get("/webhooks", headers={"Authorization": f"Basic {pair}"}))
+
+
+def wait_for_deliveries(world: World) -> None:
+    """Wait until no notification is due or under way, and check that an answer with echoed headers was recorded."""
+
+    def has_ended() -> bool:
+        open_rows = [world.client.get("/sandbox/deliveries", query={"state": state}).json["data"] for state in ("DUE", "SENDING")]
+        return open_rows == [[], []]
+
+    until(has_ended)
+    attempts = [entry["attempts"] for entry in world.client.get("/sandbox/deliveries", query={"count": 100}).json["data"]]
+    assert any("X-Marqeta-Signature" in attempt["body"] for line in attempts for attempt in line)
+
+
+def dump(address: str) -> dict[str, bytes]:
+    """Return all values of each table of a database, and the files of a SQLite database, as bytes."""
+    with closing(Database(address)) as database:
+        with database.read() as db:
+            names = inspect(db).get_table_names()
+            tables = {name: db.execute(text(f'SELECT * FROM "{name}"')).all() for name in names}
+        files = [*Path(address).parent.glob("*.db*")] if database.is_sqlite else []
+        return {name: b"\n".join(_bytes(value) for row in rows for value in row) for name, rows in tables.items()} | {
+            file.name: file.read_bytes() for file in files
+        }
+
+
+def _bytes(value: Any) -> bytes:
+    return bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+
+
+def assert_clean(name: str, content: bytes, canaries: Canaries) -> None:
+    """Assert that a content has no canary in clear."""
+    for secret in canaries.forbidden():
+        assert secret not in content, f"{name}: …{content[max(0, content.index(secret) - 80) :][:160]!r}…"
+    assert CODE.search(content) is None, f"{name}: {CODE.search(content)}"
+
+
+def test_no_canary_is_readable(world: World) -> None:
+    """After a thousand secrets no table, file, log line, metric and error has any in clear. ``verify`` agrees."""
+    prepare(world)
+    number = 0
+    while world.canaries.count < CANARIES_MIN:
+        enter_canaries(world, number)
+        number += 1
+    wait_for_deliveries(world)
+    contents = dump(world.server.db)
+    assert min(len(contents[name]) for name in ("webhooks", "outbox", "users", "cards")) > 1_000
+    metrics = world.client.get("/metrics").text
+    assert "cardwright_deliveries_total" in metrics
+    world.server.stop()
+    output = world.server.output()
+    assert "[info" in output, "the level of the log is not debug"
+    contents |= {"log": output.encode(), "metrics": metrics.encode(), "errors": "\n".join(world.errors).encode()}
+    contents |= {f"stopped {name}": content for name, content in dump(world.server.db).items()}
+    for name, content in contents.items():
+        assert_clean(name, content, world.canaries)
+    with closing(Database(world.server.db)) as database:
+        broken = [finding for finding in findings(database, vault=Vault.from_hex(MASTER_KEY)) if finding.broken]
+    assert broken == []
