@@ -2,19 +2,30 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from alembic import command
+from sqlalchemy import Connection, LargeBinary, inspect, select, text
 
 from cardwright.kit.vault import Vault
 from cardwright.ledger.invariants import findings
+from cardwright.outbox.endpoint import Endpoint, open_webhook
+from cardwright.storage import migrate
 from cardwright.storage.database import Database
+from cardwright.storage.programs import ROWS_IN_CLEAR, find_value
+from cardwright.storage.tables import metadata, webhooks
+from cardwright.wiring import KEY_CHECK, fingerprint_of, seal_rows_in_clear
 from tests.support.databases import chosen_databases, migrated_database
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import Client, Reply, RunningServer
@@ -136,7 +147,7 @@ def enter_canaries(world: World, number: int) -> None:
         "card_token": card["token"], "amount": 10, "mid": "m1", "pin": text("pin"), "card_options": {"cvv": cvv},
         "transaction_options": {"transaction_token": f"purchase{number}"},
         "webhook": {
-            "endpoint": world.receiver.url, "username": USERNAME, "password": text("inline"), "secret": text("secret"),
+            "endpoint": world.receiver.url, "username": USERNAME, "password": text("inline"), "secret": text("inline secret"),
         },
     }  # fmt: skip
     client.post("/simulate/authorization", purchase)
@@ -170,15 +181,20 @@ def provoke_errors(world: World, number: int, pan: str) -> None:
 
 
 def wait_for_deliveries(world: World) -> None:
-    """Wait until no notification is due or under way, and check that an answer with echoed headers was recorded."""
+    """Wait until no notification is due or under way."""
 
     def has_ended() -> bool:
         open_rows = [world.client.get("/sandbox/deliveries", query={"state": state}).json["data"] for state in ("DUE", "SENDING")]
         return open_rows == [[], []]
 
     until(has_ended)
-    attempts = [entry["attempts"] for entry in world.client.get("/sandbox/deliveries", query={"count": 100}).json["data"]]
-    assert any("X-Marqeta-Signature" in attempt["body"] for line in attempts for attempt in line)
+
+
+def attempts_of(world: World) -> list[dict[str, Any]]:
+    """Return the attempts of the latest 100 deliveries."""
+    return [
+        line for entry in world.client.get("/sandbox/deliveries", query={"count": 100}).json["data"] for line in entry["attempts"]
+    ]
 
 
 def dump(address: str) -> dict[str, bytes]:
@@ -212,6 +228,7 @@ def test_no_canary_is_readable(world: World) -> None:
         enter_canaries(world, number)
         number += 1
     wait_for_deliveries(world)
+    assert any("X-Marqeta-Signature" in attempt["body"] for attempt in attempts_of(world)), "no answer with echoed headers"
     contents = dump(world.server.db)
     assert min(len(contents[name]) for name in ("webhooks", "outbox", "users", "cards")) > 1_000
     metrics = world.client.get("/metrics").text
@@ -226,3 +243,171 @@ def test_no_canary_is_readable(world: World) -> None:
     with closing(Database(world.server.db)) as database:
         broken = [finding for finding in findings(database, vault=Vault.from_hex(MASTER_KEY)) if finding.broken]
     assert broken == []
+
+
+# --- Secrets planted in clear -------------------------------------------------------------
+
+
+def verify_as_a_command(address: str) -> tuple[int, str]:
+    """Run ``cardwright verify --secrets --json``, and return its exit code and output."""
+    words = [sys.executable, "-m", "cardwright", "verify", "--db", address, "--secrets", "--json"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARDWRIGHT_")}
+    run = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=clean | {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}, timeout=120
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+PLACES = {
+    "password": ("users.doc", "a webhook password of webhooks.sealed"),
+    "secret": ("outbox.attempts", "a signing secret of webhooks.sealed"),
+    "header": ("transactions.details", "a custom header of webhooks.sealed"),
+    "pair": ("user_transitions.doc", "a webhook password in Base64 of webhooks.sealed"),
+    "inline": ("card_products.doc", "a webhook password of outbox.target"),
+    "inline secret": ("programs.settings", "a signing secret of outbox.target"),
+    "cvv": ("cards.doc", "a security code of a card"),
+}
+"""The column in which each kind of secret is planted, and its description in the report."""
+
+
+@pytest.mark.parametrize("kind", chosen_databases())
+def test_planted_secrets_are_found(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """``verify --secrets`` finds each kind of secret in text and in bytes. It names column and row, and prints no secret."""
+    with migrated_database(kind, request, tmp_path) as address, a_receiver() as receiver:
+        with RunningServer(db=address, env={"CARDWRIGHT_MASTER_KEY": MASTER_KEY}) as server, server.client() as client:
+            world = World(server, client, receiver, is_sandbox=True)
+            prepare(world)
+            enter_canaries(world, 0)
+            wait_for_deliveries(world)
+            texts = world.canaries.texts
+            stored = client.get("/webhooks/hook0").json["config"]
+        pair = base64.b64encode(f"{USERNAME}:{stored['basic_auth_password']}".encode()).decode()
+        secrets = {
+            "password": stored["basic_auth_password"], "secret": stored["secret"], "header": stored["custom_header"]["X-B"],
+            "pair": pair, "inline": texts["inline"][0], "inline secret": texts["inline secret"][0], "cvv": texts["cvv"][0],
+        }  # fmt: skip
+        assert verify_as_a_command(address)[0] == 0
+        with closing(Database(address)) as database, database.write() as db:
+            for name, (place, _) in PLACES.items():
+                plant(db, place, secrets[name], f'"cvv_number":"{secrets[name]}"' if name == "cvv" else secrets[name])
+        code, output = verify_as_a_command(address)
+    assert code == 1
+    report = {invariant["name"]: invariant for invariant in json.loads(output.partition("\n}")[0] + "}")["invariants"]}
+    lines = {(line["where"].split()[0], re.sub(r" [0-9]+$", "", line["actual"])) for line in violations(report)}
+    assert lines == set(PLACES.values())
+    assert all(re.search(r" \S", line["where"]) for line in violations(report))
+    for name, secret in secrets.items():
+        assert name == "cvv" or (secret not in output and json.dumps(secret)[1:-1] not in output)
+
+
+def violations(report: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the violations of the search for secrets."""
+    return list(report["secrets_stay_sealed"]["violations"])
+
+
+def plant(db: Connection, place: str, secret: str, form: str) -> None:
+    """Append a text to one row of a column. Documents get it as a further JSON field."""
+    name, _, column_name = place.partition(".")
+    table = metadata.tables[name]
+    keys, column = list(table.primary_key.columns), table.c[column_name]
+    row = db.execute(select(*keys, column).order_by(*(key.desc() for key in keys)).limit(1)).one()
+    value: Any = row[-1]
+    if isinstance(column.type, LargeBinary):
+        value = bytes(value) + form.encode()
+    elif value.startswith("{"):
+        value = value[:-1] + (f",{form}}}" if form != secret else f',"planted":{json.dumps(secret)}}}')
+    else:
+        value = f"{value} {form}"
+    is_row = [key == part for key, part in zip(keys, row, strict=False)]
+    db.execute(table.update().where(*is_row).values({column_name: value}))
+
+
+# --- Rows of an earlier version -----------------------------------------------------------
+
+OLD_HEADERS = {"X-A": "Bearer old-header-1", "X-B": "7"}
+OLD = Endpoint(
+    url="https://hooks.example.com/a", username="old_user", password="Old-Passw0rd-7421-Pier", secret="Old-Secret-7421-Lantern"
+)
+OLD_SECRETS = ("Bearer old-header-1", OLD.username, OLD.password, OLD.secret or "", "Bearer old-message")
+PROGRAM = {
+    "token": "default", "name": "Default program", "short_code": "dflt", "settings": '{"mask_webhook_secrets":false}',
+    "revision": 1, "clock_offset_ms": 0, "created_ms": 0,
+}  # fmt: skip
+
+
+def fill_old_database(address: str) -> None:
+    """Create a database of schema 0002 with the rows of that version: a webhook in clear, a masked one, an inbox message."""
+    vault = Vault.from_hex(MASTER_KEY)
+    with closing(Database(address)) as database, database.write() as db:
+        command.upgrade(migrate._config(db), "0002")
+        insert(db, "programs", PROGRAM | {"id": 1})
+        for row_id, masked in ((1, False), (2, True)):
+            config = {
+                "url": OLD.url, "basic_auth_username": "o**********r" if masked else OLD.username,
+                "basic_auth_password": "O**********r" if masked else OLD.password,
+                "secret": "O**********n" if masked else OLD.secret, "custom_header": OLD_HEADERS, "use_mtls": False,
+            }  # fmt: skip
+            doc = {"token": f"w{row_id}", "name": "old", "active": True, "events": ["*"], "config": config}
+            doc |= {"created_time": "2026-01-01T12:00:00Z", "last_modified_time": "2026-01-01T12:00:00Z"}
+            sealed = {"username": OLD.username, "password": OLD.password, "secret": OLD.secret}
+            envelope = vault.seal(json.dumps(sealed), f"webhook:1:w{row_id}")
+            row = {"id": row_id, "program_id": 1, "token": f"w{row_id}", "request_hash": b"1", "created_ms": 0, "modified_ms": 0}
+            insert(db, "webhooks", row | {"doc": json.dumps(doc), "active": True, "sealed": envelope})
+        message = {"program_id": 1, "box": "box", "received_ms": 0, "stored_ms": 4_000_000_000_000, "body": b"{}"}
+        insert(db, "inbox_messages", message | {"headers": '{"x-a":"Bearer old-message"}'})
+        insert(db, "meta", {"key": KEY_CHECK, "value": fingerprint_of(vault)})
+
+
+def insert(db: Connection, table: str, row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    db.execute(text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in row)})"), row)
+
+
+def test_old_rows_are_sealed_at_the_first_start(database_url: str) -> None:
+    """The first start removes what an earlier version stored in clear. Reads show it, with masks by the present setting."""
+    fill_old_database(database_url)
+    tables = dump(database_url)
+    assert all(any(secret.encode() in content for content in tables.values()) for secret in OLD_SECRETS)
+    with RunningServer(db=database_url, env={"CARDWRIGHT_MASTER_KEY": MASTER_KEY}) as server, server.client() as client:
+        for token in ("w1", "w2"):
+            assert client.get(f"/webhooks/{token}").json["config"] == {
+                "url": OLD.url, "basic_auth_username": OLD.username, "basic_auth_password": OLD.password, "secret": OLD.secret,
+                "custom_header": OLD_HEADERS, "use_mtls": False,
+            }  # fmt: skip
+        assert client.get("/sandbox/inbox/box").json["data"][0]["headers"] == {"x-a": "Bearer old-message"}
+        server.stop()
+        for name, content in dump(database_url).items():
+            assert [secret for secret in OLD_SECRETS if secret.encode() in content] == [], name
+        server.start()
+    assert verify_as_a_command(database_url)[0] == 0
+
+
+def test_verify_reports_rows_that_wait_for_the_first_start(database_url: str) -> None:
+    """After `cardwright migrate` alone the old rows are still in clear, and ``verify --secrets`` reports it."""
+    fill_old_database(database_url)
+    with closing(Database(database_url)) as database:
+        assert migrate.migrate(database)
+        broken = {item.name: item for item in findings(database, vault=Vault.from_hex(MASTER_KEY)) if item.broken}
+    places = {violation.where for violation in broken["secrets_stay_sealed"].violations}
+    assert places == {"meta.value rows in clear", "webhooks.doc 1"}
+
+
+def test_starts_at_once_seal_old_rows_once(database_url: str) -> None:
+    """Of two processes that start at once, one seals the rows. The other waits and changes nothing."""
+    fill_old_database(database_url)
+    vault, barrier = Vault.from_hex(MASTER_KEY), threading.Barrier(2)
+    with closing(Database(database_url)) as database:
+        migrate.migrate(database)
+
+    def start() -> None:
+        with closing(Database(database_url)) as database:
+            barrier.wait()
+            seal_rows_in_clear(database, vault)
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(start) for _ in range(2)]:
+            done.result()
+    with closing(Database(database_url)) as database, database.read() as db:
+        rows = db.execute(select(webhooks).order_by(webhooks.c.id)).all()
+        assert [open_webhook(vault, row) for row in rows] == [replace(OLD, custom_header=OLD_HEADERS)] * 2
+        assert find_value(db, ROWS_IN_CLEAR) is None

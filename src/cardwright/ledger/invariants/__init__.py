@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table, func, select
 
-from cardwright.kit.masks import mask
+from cardwright.kit.masks import mask, redact_mapping
 from cardwright.kit.vault import Vault
 from cardwright.ledger.invariants.account_lists import listed_is_a_transaction, transaction_is_in_one_list
 from cardwright.ledger.invariants.books import (
@@ -178,7 +178,8 @@ def _finding(invariant: Invariant, discrepancies: Iterator[Discrepancy], counts:
     for where, expected, actual in discrepancies:
         broken += 1
         if broken <= SHOWN_MAX:
-            shown.append(Violation(invariant.name, where, str(expected), str(actual)))
+            # A damaged document may contain a secret.
+            shown.append(Violation(invariant.name, where, *(str(redact_mapping(str(part))) for part in (expected, actual))))
     examined = sum(counts[table] for table in invariant.tables)
     return Finding(invariant.name, invariant.promise, invariant.says, examined, broken, tuple(shown))
 
