@@ -9,7 +9,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,10 @@ from bench.database import is_sqlite
 from bench.load import TOKEN_SIZE
 from cardwright.core.pan import account_numbers, barcode_from, pan_from
 from cardwright.kit.limits import ANSWER_S
-from cardwright.kit.vault import Vault
+from cardwright.kit.vault import MasterKey, Vault
 from cardwright.storage.account_transactions import NOTHING_RECENT
+from cardwright.storage.data_keys import load_data_keys
+from cardwright.storage.database import Database
 from cardwright.storage.engine.store import LIST_TRANSACTIONS, POSTGRES_ID_BLOCK
 from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
@@ -65,7 +67,7 @@ class Seeded:
 def seed_cards(address: str, count: int, *, products: int = 1, sources: int = 1, progress: Progress = lambda _: None) -> Seeded:
     """Fill an empty database: the cards share ``products`` card products, which share ``sources`` funding sources."""
     make_prototypes(address, products, sources)
-    drawn = random.Random(count)
+    drawn, vault = random.Random(count), vault_of(address)
     with opened(address) as execute:
         execute(
             "CREATE TEMP TABLE people (n BIGINT, user_token TEXT, card_token TEXT, barcode TEXT, last_four TEXT, digest {}, "
@@ -73,7 +75,7 @@ def seed_cards(address: str, count: int, *, products: int = 1, sources: int = 1,
         )
         product_ids = dict(execute("SELECT token, id FROM card_products").fetchall())
         program_id = execute("SELECT program_id FROM cards").fetchone()[0]
-        tokens = _insert_people(execute, people(count, drawn, program_id, product_ids), count, progress)
+        tokens = _insert_people(execute, people(count, drawn, vault, program_id, product_ids), count, progress)
         _clone_people(execute, is_sqlite(address))
         progress(1.0)
     return Seeded(address, tokens)
@@ -122,9 +124,18 @@ def make_controls(client: Client, *, program: int, foreign: int) -> None:
         made_by(client.post("/velocitycontrols", body))
 
 
-def people(count: int, drawn: random.Random, program_id: int, product_ids: dict[str, int]) -> Iterator[tuple[Any, ...]]:
+def vault_of(address: str) -> Vault:
+    """Return the vault with the data keys of a database."""
+    with closing(Database(address)) as database, database.read() as db:
+        keys = load_data_keys(db, MasterKey.from_hex(MASTER_KEY))
+    return Vault(lambda: keys)
+
+
+def people(
+    count: int, drawn: random.Random, vault: Vault, program_id: int, product_ids: dict[str, int]
+) -> Iterator[tuple[Any, ...]]:
     """Yield the individual values of each card. Account numbers are distinct, because STEP visits each of them once."""
-    vault, program = Vault.from_hex(MASTER_KEY), str(program_id)
+    program = str(program_id)
     room = account_numbers(PREFIX)
     account_number = drawn.randrange(room)
     products = sorted(product_ids.items())

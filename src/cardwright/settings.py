@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     application_token: SecretStr | None = None
     access_token: SecretStr | None = None
     master_key: SecretStr | None = None
-    """64 hexadecimal digits. Stored card numbers and other secrets are encrypted with keys that are derived from it."""
+    """64 hexadecimal digits. It wraps the data keys of the database, which encrypt card numbers and other secrets."""
+    new_master_key: SecretStr | None = None
+    """The master key that ``cardwright rekey`` puts in the place of ``master_key``."""
     allow_simulate: bool = False
     """True enables ``/simulate`` and ``/simulations`` in production mode."""
     outgoing_hosts: str = ""

@@ -1,6 +1,7 @@
 """Wiring: the construction of a running platform from its parts. Only this module imports all of them."""
 
 import asyncio
+import hmac
 import os
 import secrets
 import signal
@@ -27,7 +28,18 @@ from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
 from cardwright.kit.limits import Limits
 from cardwright.kit.masks import mask
-from cardwright.kit.vault import Vault, counted_nonces, random_nonce
+from cardwright.kit.vault import (
+    FIRST_KEY_ID,
+    FIXED_PURPOSES,
+    SEALING_PURPOSES,
+    DataKeys,
+    MasterKey,
+    Vault,
+    VaultError,
+    counted_nonces,
+    random_keys,
+    random_nonce,
+)
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.delivery_queue import RetryRules
@@ -38,10 +50,21 @@ from cardwright.resources.transactions.as_of import render_first_states
 from cardwright.resources.webhooks.webhooks import seal_old_webhooks
 from cardwright.settings import Settings
 from cardwright.storage.credentials import OfOtherProgram, Revoked, ensure_given
+from cardwright.storage.data_keys import (
+    KEY_CHECK,
+    KeyState,
+    OtherMasterKey,
+    find_key_check,
+    has_data_keys,
+    insert_data_keys,
+    load_data_keys,
+    lock_key_check,
+)
 from cardwright.storage.database import Database
 from cardwright.storage.engine.sqlite import Checkpointer, SqliteStore
 from cardwright.storage.engine.store import CardRow, EngineStore
-from cardwright.storage.failures import Damaged
+from cardwright.storage.failures import Damaged, Unavailable
+from cardwright.storage.key_watch import KeyWatch
 from cardwright.storage.monitor import Monitor
 from cardwright.storage.programs import (
     MODE,
@@ -59,9 +82,6 @@ DEFAULT_PROGRAM = "default"
 
 SECRETS_FILE = "secrets.json"
 """The file in the data directory with the secrets that the first start generated."""
-
-KEY_CHECK = "master key"
-"""The key in the table ``meta`` of a keyed hash that identifies the master key."""
 
 SEEDED_START = "2026-01-01T12:00:00+00:00"
 """The frozen time of the default program with a seed, until a request changes the clock. So a seeded run is reproducible."""
@@ -158,7 +178,8 @@ def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
         missing = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in sorted(SECRET_NAMES - given.keys()))
         raise Misconfigured(f"production mode needs {missing}", "set these variables")
     made = _made_secrets(settings)
-    if key_check not in (None, fingerprint_of(make_vault(settings, Secrets(**made | given)))):
+    candidates = [(made | given)["master_key"], *_new_master_key(settings)]
+    if key_check is not None and _fitting(candidates, key_check) is None:
         raise Misconfigured(f"the database was filled under another master key, and there is no {path}", OTHER_KEY_ADVICE)
     kept = {name: value for name, value in made.items() if name not in given}
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -197,29 +218,111 @@ def _made_secrets(settings: Settings) -> dict[str, str]:
     }
 
 
-class _SecretsFile(msgspec.Struct, omit_defaults=True):
-    """The content of ``secrets.json``, without secrets that the environment set at the first start."""
+HexKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
 
-    master_key: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+class SecretsFile(msgspec.Struct, omit_defaults=True):
+    """The content of ``secrets.json``, without secrets that the environment set at the first start.
+
+    ``new_master_key`` is set while ``cardwright rekey`` replaces the master key: the database fits one of both.
+    """
+
+    master_key: HexKey | None = None
+    new_master_key: HexKey | None = None
     application_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     access_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
 
-def _kept_secrets(path: Path) -> dict[str, str]:
-    """Return the secrets in the file. Raises Misconfigured if it is damaged, and OSError if it cannot be read."""
+def read_secrets_file(path: Path) -> SecretsFile:
+    """Return the content of ``secrets.json``. Raises Misconfigured if it is damaged, and OSError if it cannot be read."""
     try:
-        kept = msgspec.json.decode(read_file(path), type=_SecretsFile)
+        return msgspec.json.decode(read_file(path), type=SecretsFile)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Misconfigured(
             f"{path} is damaged: {error}; without its master key the database cannot be decrypted",
             f"restore {path} from a backup; remove it only if the database is new",
         ) from None
+
+
+def _kept_secrets(path: Path) -> dict[str, str]:
+    """Return the secrets in the file. Raises Misconfigured if it is damaged, and OSError if it cannot be read."""
+    kept = read_secrets_file(path)
     return {name: value for name in SECRET_NAMES if (value := getattr(kept, name)) is not None}
 
 
-def make_vault(settings: Settings, keys: Secrets) -> Vault:
-    """Return the vault of the master key. With a seed its nonces are counted, not random, so that its output is reproducible."""
-    return Vault.from_hex(keys.master_key, random_nonce if settings.seed is None else counted_nonces(settings.seed))
+def _new_master_key(settings: Settings) -> list[str]:
+    return [] if settings.new_master_key is None else [settings.new_master_key.get_secret_value()]
+
+
+def find_master_key(settings: Settings, key_check: str) -> MasterKey:
+    """Return the master key that wraps the data keys of the database with this key check.
+
+    The candidates are the configured master key, else that of the data directory, and the new master keys of an unfinished
+    ``cardwright rekey``. Raises OtherMasterKey, Misconfigured, OSError.
+    """
+    if settings.master_key is not None:
+        candidates = [settings.master_key.get_secret_value()]
+    else:
+        kept = read_secrets_file(data_dir_of(settings) / SECRETS_FILE)
+        candidates = [text for text in (kept.master_key, kept.new_master_key) if text is not None]
+    master_key = _fitting(candidates + _new_master_key(settings), key_check)
+    if master_key is None:
+        raise OtherMasterKey("the database was filled under another master key")
+    return master_key
+
+
+def _fitting(candidates: Sequence[str], key_check: str) -> MasterKey | None:
+    keys = map(MasterKey.from_hex, candidates)
+    return next((key for key in keys if hmac.compare_digest(key.check(), key_check)), None)
+
+
+def make_vault(database: Database, settings: Settings) -> Vault:
+    """Return the vault of the database, which loads its keys at its first use.
+
+    With a seed its nonces are counted, not random, so that its output is reproducible.
+    """
+
+    def load() -> DataKeys:
+        if (text := database.outage.text) is not None:
+            # The event loop may wait for this call, so it must not wait for a database that is away.
+            raise Unavailable(text)
+        with database.read(database.limits.read_s) as db:
+            key_check = find_key_check(db)
+            if key_check is None:
+                raise OtherMasterKey("the database has no data keys")
+            return load_data_keys(db, find_master_key(settings, key_check))
+
+    return Vault(load, random_nonce if settings.seed is None else counted_nonces(settings.seed))
+
+
+def open_vault(database: Database, settings: Settings) -> Vault:
+    """Return the vault of the database with its keys. The first start of a server inserts the data keys.
+
+    A database of a version without stored data keys gets the keys that it already uses: those that are derived from its master
+    key. Raises Misconfigured if the database has another master key or a damaged data key.
+    """
+    with database.write() as db:
+        key_check = lock_key_check(db)
+        if key_check is None:
+            wrapping = MasterKey.from_hex(load_secrets(settings).master_key)
+            kept_value(db, KEY_CHECK, wrapping.check())
+            # The keys of a seeded run depend on nothing but its master key, so that the run is reproducible.
+            is_seeded = settings.seed is not None
+            keys = wrapping.derived_keys().keys if is_seeded else random_keys(FIRST_KEY_ID, (*SEALING_PURPOSES, *FIXED_PURPOSES))
+            insert_data_keys(db, wrapping, keys, KeyState.COMPLETE, system_ms())
+        else:
+            try:
+                wrapping = find_master_key(settings, key_check)
+            except OtherMasterKey as error:
+                raise Misconfigured(str(error), OTHER_KEY_ADVICE) from None
+            if not has_data_keys(db):
+                insert_data_keys(db, wrapping, wrapping.derived_keys().keys, KeyState.COMPLETE, system_ms())
+    vault = make_vault(database, settings)
+    try:
+        vault.reload()
+    except VaultError as error:
+        raise Misconfigured(str(error), "restore the database from a backup") from None
+    return vault
 
 
 def first_clock(settings: Settings) -> ProgramClock:
@@ -227,29 +330,21 @@ def first_clock(settings: Settings) -> ProgramClock:
     return ProgramClock() if settings.seed is None else ProgramClock(0, parse_instant(SEEDED_START))
 
 
-def fingerprint_of(vault: Vault) -> str:
-    """Return the key check of a vault. The database stores it to detect another master key."""
-    return vault.pan_digest(KEY_CHECK, KEY_CHECK).hex()
-
-
-def find_key_check(database: Database) -> str | None:
-    """Return the stored key check of the database, or None before the first start of a server."""
-    with database.read() as db:
-        return find_value(db, KEY_CHECK)
-
-
 def vault_of(settings: Settings, database: Database) -> Vault:
     """Return the vault of a database that a server has opened, for commands. Raises Misconfigured and OSError."""
     path = data_dir_of(settings) / SECRETS_FILE
-    known = (_kept_secrets(path) if os.path.lexists(path) else {}) | _given_secrets(settings)
-    if "master_key" not in known:
-        raise Misconfigured(f"there is no master key: {path} has none, and CARDWRIGHT_MASTER_KEY is not set", OTHER_KEY_ADVICE)
+    if settings.master_key is None and not os.path.lexists(path):
+        raise Misconfigured(f"CARDWRIGHT_MASTER_KEY is not set, and there is no {path}", OTHER_KEY_ADVICE)
+    vault = make_vault(database, settings)
+    with database.read() as db:
+        is_opened = find_key_check(db) is not None
     try:
-        vault = Vault.from_hex(known["master_key"])
-    except ValueError as error:
-        raise Misconfigured(f"CARDWRIGHT_MASTER_KEY: {error}", OTHER_KEY_ADVICE) from None
-    if find_key_check(database) != fingerprint_of(vault):
-        raise Misconfigured("the database was filled under another master key", OTHER_KEY_ADVICE)
+        if is_opened:
+            vault.reload()
+    except OtherMasterKey as error:
+        raise Misconfigured(str(error), OTHER_KEY_ADVICE) from None
+    except VaultError as error:
+        raise Misconfigured(str(error), "restore the database from a backup") from None
     return vault
 
 
@@ -263,7 +358,7 @@ def find_kept_pair(settings: Settings) -> tuple[str, str] | None:
 def keep_pair(settings: Settings, application_token: str, access_token: str) -> Path:
     """Replace the credentials in the data directory. Return the path of the file. Raises Misconfigured and OSError."""
     path = data_dir_of(settings) / SECRETS_FILE
-    kept = _kept_secrets(path) | {"application_token": application_token, "access_token": access_token}
+    kept = msgspec.structs.replace(read_secrets_file(path), application_token=application_token, access_token=access_token)
     replace_file(path, msgspec.json.encode(kept))
     return path
 
@@ -278,14 +373,10 @@ def ensure_default_program(database: Database, vault: Vault, settings: Settings,
     """Insert the default program if it does not exist, and make the credentials its only given ones.
 
     Return the tokens of the earlier given credentials, which no longer open it. The first start also stores the mode. Raises
-    Misconfigured if the database was filled under another master key, because nothing in it could be decrypted. Also raises it
-    for the database of another mode, and for credentials that were revoked or open another program.
+    Misconfigured for the database of another mode, and for credentials that were revoked or open another program.
     """
     digest = vault.credential_digest(keys.application_token, keys.access_token)
     with database.write() as db:
-        fingerprint = fingerprint_of(vault)
-        if kept_value(db, KEY_CHECK, fingerprint) != fingerprint:
-            raise Misconfigured("the database was filled under another master key", OTHER_KEY_ADVICE)
         if (mode := kept_value(db, MODE, settings.mode.value)) != settings.mode:
             raise Misconfigured(
                 f"the database is one of {mode} mode, and CARDWRIGHT_MODE is {settings.mode}", "set CARDWRIGHT_MODE"
@@ -361,7 +452,6 @@ class Platform:
     is_damaged = False
 
     def __init__(self, settings: Settings) -> None:
-        keys = load_secrets(settings)
         self.settings = settings
         limits = Limits(settings.answer_limit_s)
         self.database = Database(address_of(settings), limits)
@@ -369,10 +459,11 @@ class Platform:
         self._executors = [ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("cache", "outbox")]
         self._executors.append(ThreadPoolExecutor(1, thread_name_prefix="timers"))
         store = _engine_store(self.database)
-        vault, policy = make_vault(settings, keys), policy_of(settings)
+        vault, policy = make_vault(self.database, settings), policy_of(settings)
         cache = Cache(self.database, store, self._executors[0], pan_shower(vault, sandbox=settings.is_sandbox))
         engine = Engine(store, cache, system_ms, self._executors[0], self.database.outage, limits)
         self._client = GuardedClient(policy, monotonic_ms)
+        self._key_watch = KeyWatch(self.database, vault)
         self._deliverer = Deliverer(
             self.database, vault, self._client, system_ms, RetryRules(), render_for_delivery, self._executors[1]
         )
@@ -406,11 +497,19 @@ class Platform:
         signal.raise_signal(signal.SIGTERM)
 
     async def start(self) -> None:
-        """Start the engine's workers and all background loops."""
+        """Load the data keys, and start the engine's workers and all background loops.
+
+        Raises OtherMasterKey, Misconfigured and OSError if the data keys cannot be unwrapped.
+        """
+        try:
+            await asyncio.to_thread(self.app.vault.reload)
+        except Unavailable as error:
+            # A process may start during an outage. The key watch, or the first use, loads the keys later.
+            log.warning("the data keys are loaded later", error=str(error))
         await self.app.engine.start()
         if self.database.is_sqlite:
             self._checkpointer = Checkpointer(self.database)
-        loops = (self._deliverer, self._backtests, self._retention, self.monitor)
+        loops = (self._deliverer, self._backtests, self._retention, self.monitor, self._key_watch)
         self._tasks = [asyncio.create_task(loop.run()) for loop in loops]
         self._timing = asyncio.create_task(self._timers.run())
 
@@ -422,6 +521,7 @@ class Platform:
             self.database.close()
         self._timers.stop()
         self.monitor.stop()
+        self._key_watch.stop()
         await self.app.engine.stop()
         self._deliverer.stop()
         self._backtests.stop()

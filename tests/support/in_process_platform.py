@@ -33,7 +33,7 @@ from cardwright.engine.movement_rows import MovementRequest
 from cardwright.kit.clock import ProgramClock
 from cardwright.kit.guard import OutgoingPolicy
 from cardwright.kit.ids import Ids
-from cardwright.kit.vault import Vault, counted_nonces
+from cardwright.kit.vault import MasterKey, Vault, counted_nonces
 from cardwright.resources.account_holders import account_holder_groups, deposit_accounts, user_transitions, users
 from cardwright.resources.analysis import shadow_controls
 from cardwright.resources.cards import card_transitions, cards
@@ -110,7 +110,8 @@ class InProcessPlatform:
         self.cache = Cache(self.database, self.store, self.executor, _shown)
         parts: dict[str, Any] = {
             "database": self.database, "ids": self.ids, "real_clock": lambda: NOON, "sandbox": True, "allow_simulate": True,
-            "vault": Vault(b"k" * 32, counted_nonces(seed)), "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
+            "vault": Vault(MasterKey(b"k" * 32).derived_keys, counted_nonces(seed)),
+            "policy": OutgoingPolicy.sandbox(), "bin_prefix": "111111",
             "first_clock": ProgramClock(0, NOON), "wake_outbox": lambda: None, "settle": None, "engine": None, "client": None,
         }  # fmt: skip
         self.app = App(**parts)

@@ -22,7 +22,7 @@ SECRET_NAMES = frozenset({
     # credentials
     "password", "new_password", "current_password", "old_password", "basic_auth_password", "secret", "client_secret",
     "webhook_secret", "access_token", "application_token", "client_access_token", "control_token", "authorization",
-    "proxy_authorization", "cookie", "set_cookie", "master_key", "vault_key", "private_key", "api_key",
+    "proxy_authorization", "cookie", "set_cookie", "master_key", "new_master_key", "vault_key", "private_key", "api_key",
     # people
     "ssn", "tin", "nin", "sin", "identifications", "passport_number", "id_card_number", "account_number",
     "sender_account_number", "bank_account_number", "iban",

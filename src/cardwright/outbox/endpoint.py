@@ -16,6 +16,7 @@ from cardwright.kit.masks import REDACTED, redact_mapping
 from cardwright.kit.vault import Vault
 from cardwright.outbox.signature import SIGNATURE_HEADER, basic_auth, sign
 from cardwright.storage.database import Row
+from cardwright.storage.envelopes import TARGET_CONTEXT, webhook_context
 
 DEFAULT_ALGORITHM = "HMAC_SHA_1"
 """The signature algorithm of a webhook that names none (wire reference 9.1)."""
@@ -115,10 +116,6 @@ def url_of(doc: str) -> str:
     return msgspec.json.decode(doc, type=_Doc).config.url
 
 
-TARGET_CONTEXT = "inline-webhook"
-"""The vault's context of ``outbox.target``: JSON with ``endpoint``, and optionally ``username``, ``password`` and ``secret``."""
-
-
 def written_forms(secret: str) -> set[str]:
     """Return the secret as it is, and as it stands in a JSON text, with and without escaped slashes."""
     escaped = msgspec.json.encode(secret).decode()[1:-1]
@@ -131,12 +128,12 @@ def seal_webhook(vault: Vault, program_id: int, token: str, endpoint: Endpoint) 
         username=endpoint.username, password=endpoint.password, secret=endpoint.secret,
         custom_header=dict(endpoint.custom_header) or None,
     )  # fmt: skip
-    return vault.seal(msgspec.json.encode(sealed).decode(), _webhook_context(program_id, token))
+    return vault.seal(msgspec.json.encode(sealed).decode(), webhook_context(program_id, token))
 
 
 def open_webhook(vault: Vault, row: Row) -> Endpoint:
     """Return the endpoint of a row of ``webhooks``. Raises VaultError if the row was sealed for another webhook."""
-    sealed = _open(vault, row.sealed, _webhook_context(row.program_id, row.token))
+    sealed = _open(vault, row.sealed, webhook_context(row.program_id, row.token))
     config = msgspec.json.decode(row.doc, type=_Doc).config
     return _endpoint(config.url, sealed, config.signature_algorithm)
 
@@ -152,10 +149,6 @@ def _endpoint(url: str, sealed: _Sealed, algorithm: str) -> Endpoint:
         url=url, username=sealed.username or "", password=sealed.password or "", secret=sealed.secret or None,
         algorithm=algorithm, custom_header=sealed.custom_header or {},
     )  # fmt: skip
-
-
-def _webhook_context(program_id: int, token: str) -> str:
-    return f"webhook:{program_id}:{token}"
 
 
 def _open(vault: Vault, envelope: bytes, context: str) -> _Sealed:

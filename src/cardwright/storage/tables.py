@@ -121,6 +121,17 @@ credentials = Table(
     UniqueConstraint("program_id", "token"),
 )
 
+# The keys of the vault, wrapped under the master key. ``state`` is a ``KeyState`` of ``data_keys.py``.
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("key_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("purpose", String(20), primary_key=True),
+    Column("state", SmallInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+)
+
 # One row for each account: balances and velocity usage together, locked and written once a batch.
 holders = _account_table(
     "holders",

@@ -20,13 +20,14 @@ from sqlalchemy import Connection, select, update
 
 from cardwright.kit.clock import ProgramClock, iso_ms, monotonic_ms, system_ms
 from cardwright.kit.guard import OutgoingPolicy
-from cardwright.kit.vault import Vault
+from cardwright.kit.vault import MasterKey, Vault
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.deliver import Deliverer
 from cardwright.outbox.delivery_queue import LEASE_MARGIN_MS, RetryRules
-from cardwright.outbox.endpoint import TARGET_CONTEXT, Endpoint, endpoint_id_of, seal_webhook
+from cardwright.outbox.endpoint import Endpoint, endpoint_id_of, seal_webhook
 from cardwright.outbox.events import Category, Delivery, Target, outbox_row
 from cardwright.storage.database import Database
+from cardwright.storage.envelopes import TARGET_CONTEXT
 from cardwright.storage.programs import ProgramSettings, insert_program, set_clock
 from cardwright.storage.tables import outbox, webhooks
 from tests.support.failpoints import Failpoints
@@ -34,7 +35,7 @@ from tests.support.receiver import a_receiver
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
-VAULT = Vault(bytes(range(32)))
+VAULT = Vault(MasterKey(bytes(range(32))).derived_keys)
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
 PATIENT = RetryRules(timeout_ms=600_000)

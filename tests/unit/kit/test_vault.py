@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -15,10 +16,33 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardwright.kit.vault import KEY_ID, NONCE_BYTES, CvvKind, Vault, VaultError, counted_nonces
+from cardwright.kit.vault import (
+    FIRST_KEY_ID,
+    FIXED_PURPOSES,
+    KEY_BYTES,
+    NONCE_BYTES,
+    SEALING_PURPOSES,
+    CvvKind,
+    DataKeys,
+    KeyName,
+    MasterKey,
+    NonceSource,
+    Vault,
+    VaultError,
+    counted_nonces,
+    random_keys,
+    random_nonce,
+)
 
 MASTER = bytes(range(32))
-VAULT = Vault(MASTER)
+
+
+def vault_of(master_key: bytes, nonce_source: NonceSource = random_nonce) -> Vault:
+    """Return the vault with the keys that are derived from a master key."""
+    return Vault(MasterKey(master_key).derived_keys, nonce_source)
+
+
+VAULT = vault_of(MASTER)
 PAN = "1111110000004326"
 KINDS: tuple[CvvKind, ...] = ("CVV2", "ICVV")
 
@@ -61,7 +85,7 @@ def test_an_envelope_opens_only_for_its_owner(program: str, card_token: str) -> 
 
 def test_another_master_key_opens_nothing() -> None:
     """A vault with another master key cannot decrypt envelopes, neither of card numbers nor of other secrets."""
-    stranger = Vault(bytes(32))
+    stranger = vault_of(bytes(32))
     with pytest.raises(VaultError):
         stranger.decrypt_pan(VAULT.encrypt_pan(PAN, "one", "card"), "one", "card")
     with pytest.raises(VaultError):
@@ -71,7 +95,7 @@ def test_another_master_key_opens_nothing() -> None:
 def test_the_envelope_is_aes_gcm_under_a_key_id() -> None:
     """An envelope is the key id, a nonce of NONCE_BYTES and the ciphertext with its tag. It does not contain the number."""
     envelope = VAULT.encrypt_pan(PAN, "one", "card")
-    assert envelope[0] == KEY_ID
+    assert envelope[0] == FIRST_KEY_ID
     assert len(envelope) == 1 + NONCE_BYTES + len(PAN) + 16
     assert PAN.encode() not in envelope
     with pytest.raises(VaultError, match="key 7"):
@@ -88,14 +112,14 @@ def test_error_texts_have_no_secret() -> None:
 
 def test_each_envelope_has_its_own_nonce() -> None:
     """1,000 envelopes of one number have different nonces, with the system's randomness and with a seeded source."""
-    for vault in (VAULT, Vault(MASTER, counted_nonces(42))):
+    for vault in (VAULT, vault_of(MASTER, counted_nonces(42))):
         nonces = {vault.encrypt_pan(PAN, "one", "card")[1 : 1 + NONCE_BYTES] for _ in range(1_000)}
         assert len(nonces) == 1_000
 
 
 def test_a_seeded_run_gives_the_same_bytes() -> None:
     """Two runs with one seed give equal bytes, and another seed gives different ones."""
-    first, again, other = (Vault(MASTER, counted_nonces(seed)) for seed in (42, 42, 43))
+    first, again, other = (vault_of(MASTER, counted_nonces(seed)) for seed in (42, 42, 43))
     for number in range(10):
         pan = f"{number:016d}"
         envelope = first.encrypt_pan(pan, "one", "card")
@@ -105,7 +129,7 @@ def test_a_seeded_run_gives_the_same_bytes() -> None:
 
 def test_a_repeated_draw_does_not_repeat_a_nonce() -> None:
     """Different texts get different nonces even if the source repeats its bytes. A repeated nonce would break GCM."""
-    vault = Vault(MASTER, lambda: bytes(NONCE_BYTES))
+    vault = vault_of(MASTER, lambda: bytes(NONCE_BYTES))
     envelopes = [vault.encrypt_pan(f"{number:016d}", "one", "card") for number in range(100)]
     envelopes += [vault.encrypt_pan(PAN, "one", f"card {number}") for number in range(100)]
     assert max(Counter(envelope[1 : 1 + NONCE_BYTES] for envelope in envelopes).values()) == 1
@@ -126,8 +150,8 @@ def test_digests() -> None:
     """A digest has 32 bytes, is stable, and differs by number, program, master key and division of the letters."""
     digest = VAULT.pan_digest(PAN, "one")
     assert len(digest) == 32
-    assert digest == Vault(MASTER).pan_digest(PAN, "one")
-    others = [VAULT.pan_digest(PAN, "two"), VAULT.pan_digest(PAN[::-1], "one"), Vault(bytes(32)).pan_digest(PAN, "one")]
+    assert digest == vault_of(MASTER).pan_digest(PAN, "one")
+    others = [VAULT.pan_digest(PAN, "two"), VAULT.pan_digest(PAN[::-1], "one"), vault_of(bytes(32)).pan_digest(PAN, "one")]
     assert digest not in others
     assert VAULT.credential_digest("ab", "c") != VAULT.credential_digest("a", "bc")
     assert VAULT.credential_digest("app", "token") == VAULT.credential_digest("app", "token")
@@ -136,9 +160,9 @@ def test_digests() -> None:
 def test_fingerprint_needs_the_key() -> None:
     """A fingerprint depends on the kind of request, the body and the master key, and is not a plain hash of the body."""
     made = VAULT.fingerprint("clearing", b"{}")
-    assert made == Vault(MASTER).fingerprint("clearing", b"{}")
+    assert made == vault_of(MASTER).fingerprint("clearing", b"{}")
     assert made not in (VAULT.fingerprint("reversal", b"{}"), VAULT.fingerprint("clearing", b"[]"))
-    assert made != Vault(bytes(32)).fingerprint("clearing", b"{}")
+    assert made != vault_of(bytes(32)).fingerprint("clearing", b"{}")
     assert made not in {hashlib.new(name, b"{}").digest()[: len(made)] for name in ("sha256", "sha1", "md5", "blake2b")}
 
 
@@ -147,8 +171,8 @@ def test_each_purpose_has_its_own_key() -> None:
     assert VAULT.pan_digest("words", "more") != VAULT.credential_digest("more", "words")
     with pytest.raises(VaultError):
         VAULT.open(VAULT.encrypt_pan(PAN, "one", "card"), "one")
-    derived = [getattr(VAULT, name) for name in Vault.__slots__ if name.endswith("_key")]
-    assert len({MASTER, *derived}) == len(derived) + 1
+    derived = MasterKey(MASTER).derived_keys().keys
+    assert len({MASTER, *derived.values()}) == len(derived) + 1 == len(SEALING_PURPOSES) + len(FIXED_PURPOSES) + 1
 
 
 @pytest.mark.parametrize(
@@ -183,28 +207,30 @@ def test_other_secrets_come_back(text: str, context: str) -> None:
 
 
 def test_master_keys_are_64_hexadecimal_digits() -> None:
-    """A hexadecimal master key gives the same vault as its bytes. Any other text raises a ValueError without the text."""
-    assert Vault.from_hex(MASTER.hex()).pan_digest(PAN, "one") == VAULT.pan_digest(PAN, "one")
+    """A hexadecimal master key is the same as its bytes. Any other text raises a ValueError without the text."""
+    assert MasterKey.from_hex(MASTER.hex()).check() == MasterKey(MASTER).check()
     for wrong in ("", "00", "zz" * 32, "0" * 66):
         with pytest.raises(ValueError, match="64 hexadecimal digits") as refused:
-            Vault.from_hex(wrong)
+            MasterKey.from_hex(wrong)
         assert not wrong or wrong not in str(refused.value)
         assert refused.value.__suppress_context__
 
 
 def test_a_vault_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
-    """The ``repr`` of a vault and a log line with it have no key bytes."""
-    logging.getLogger().warning("%r %s", VAULT, VAULT)
-    assert repr(VAULT) == "Vault(key_id=1)"
-    assert caplog.messages == ["Vault(key_id=1) Vault(key_id=1)"]
+    """The ``repr`` of a vault, of a master key and of data keys, and a log line with them, have no key bytes."""
+    vault, master_key = vault_of(MASTER), MasterKey(MASTER)
+    vault.reload()
+    logging.getLogger().warning("%r %s %s", vault, master_key, master_key.derived_keys())
+    assert caplog.messages == ["Vault(key_ids=[1]) MasterKey() DataKeys(sealing_id=1)"]
 
 
 def test_a_vault_does_not_travel() -> None:
-    """A vault cannot be pickled or copied, and has no ``__dict__``."""
-    for carry in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="neither pickled nor copied"):
-            carry(VAULT)
-    assert not hasattr(VAULT, "__dict__")
+    """A vault and a master key cannot be pickled or copied, and have no ``__dict__``."""
+    for keeper in (VAULT, MasterKey(MASTER)):
+        for carry in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="neither pickled nor copied"):
+                carry(keeper)
+        assert not hasattr(keeper, "__dict__")
 
 
 def test_the_format_is_frozen() -> None:
@@ -224,3 +250,121 @@ def test_digests_and_codes_are_frozen() -> None:
     assert VAULT.credential_digest("app", "token").hex() == "76a8250a59d7f71d0b14a13ef2c2d5561f7c8f14a474bc3f9971eeb5008f8775"
     assert VAULT.fingerprint("clearing", b"{}").hex() == "bf1702a3454ab2f25af84389a3696f70"
     assert [VAULT.cvv(PAN, "0130", "101", kind) for kind in KINDS] == ["789", "581"]
+
+
+# --- Data keys ----------------------------------------------------------------------------
+
+
+def test_a_wrapped_key_comes_back_under_its_name_only() -> None:
+    """A data key unwraps under its id and purpose. Another id, purpose or master key, and any changed byte, raise VaultError."""
+    name, key = KeyName(2, "pan"), bytes(range(100, 132))
+    master_key = MasterKey(MASTER)
+    wrapped = master_key.wrap(name, key)
+    assert master_key.unwrap(name, wrapped) == key
+    assert key not in wrapped
+    for other in (KeyName(3, "pan"), KeyName(2, "seal")):
+        with pytest.raises(VaultError, match="damaged, or wrapped under another master key"):
+            master_key.unwrap(other, wrapped)
+    with pytest.raises(VaultError):
+        MasterKey(bytes(32)).unwrap(name, wrapped)
+    for index in range(len(wrapped)):
+        with pytest.raises(VaultError):
+            master_key.unwrap(name, wrapped[:index] + bytes([wrapped[index] ^ 1]) + wrapped[index + 1 :])
+        with pytest.raises(VaultError):
+            master_key.unwrap(name, wrapped[:index])
+
+
+def test_wrapped_keys_have_different_nonces() -> None:
+    """Different keys, and one key under different names, are wrapped with different nonces. A repeated nonce would break GCM."""
+    master_key = MasterKey(MASTER)
+    wrapped = [master_key.wrap(KeyName(1, "pan"), number.to_bytes(KEY_BYTES)) for number in range(100)]
+    wrapped += [master_key.wrap(KeyName(number, "seal"), bytes(KEY_BYTES)) for number in range(100)]
+    assert len({text[:NONCE_BYTES] for text in wrapped}) == 200
+
+
+def test_the_key_check_is_frozen() -> None:
+    """The key check is the value that earlier versions stored, so that their databases open, and it differs by master key."""
+    assert MasterKey(MASTER).check() == VAULT.pan_digest("master key", "master key").hex()
+    assert MasterKey(MASTER).check() == "ff2f3145a49d78f8c3d090de33ac7cacbe087083cdf16d12bd385f95fff962cf"
+    assert MasterKey(MASTER).check() != MasterKey(bytes(32)).check()
+
+
+class Keys:
+    """The data keys of a database, to which a second key can be added."""
+
+    def __init__(self) -> None:
+        self.keys = MasterKey(MASTER).derived_keys()
+        self.loads = 0
+
+    def load(self) -> DataKeys:
+        self.loads += 1
+        return self.keys
+
+    def add(self, *, used: bool) -> None:
+        """Add sealing keys with the next id."""
+        key_id = max(self.keys.sealing_ids) + 1
+        added = random_keys(key_id, SEALING_PURPOSES)
+        self.keys = DataKeys({**self.keys.keys, **added}, key_id if used else self.keys.sealing_id)
+
+
+def test_an_envelope_under_an_unknown_key_loads_the_keys() -> None:
+    """A vault that meets a new key id loads the keys once, opens the envelope, and seals under the new key from then on."""
+    keys = Keys()
+    writer, reader = Vault(keys.load), Vault(keys.load)
+    old = reader.seal("before", "context")
+    keys.add(used=True)
+    writer.reload()
+    new, pan = writer.seal("after", "context"), writer.encrypt_pan(PAN, "one", "card")
+    assert (old[0], new[0], pan[0]) == (1, 2, 2)
+    loads = keys.loads
+    assert reader.sealing_id == 1
+    assert reader.open(new, "context") == "after"
+    assert reader.decrypt_pan(pan, "one", "card") == PAN
+    assert keys.loads == loads + 1
+    assert reader.seal("text", "context")[0] == reader.sealing_id == 2
+    assert writer.open(old, "context") == reader.open(old, "context") == "before"
+
+
+def test_a_prepared_key_opens_but_does_not_seal() -> None:
+    """A key that is not in use yet is loaded, so that its envelopes open, and the key before it still seals."""
+    keys = Keys()
+    keys.add(used=False)
+    vault = Vault(keys.load)
+    assert vault.seal("text", "context")[0] == 1
+    assert vault.key_ids == {1, 2}
+    keys.keys = DataKeys(keys.keys.keys, 2)
+    vault.reload()
+    assert vault.seal("text", "context")[0] == 2
+
+
+def test_digests_and_codes_do_not_depend_on_the_sealing_key() -> None:
+    """New sealing keys leave digests, fingerprints and security codes as they are."""
+    keys = Keys()
+    keys.add(used=True)
+    vault = Vault(keys.load)
+    assert vault.pan_digest(PAN, "one") == VAULT.pan_digest(PAN, "one")
+    assert vault.credential_digest("app", "token") == VAULT.credential_digest("app", "token")
+    assert vault.fingerprint("clearing", b"{}") == VAULT.fingerprint("clearing", b"{}")
+    assert vault.cvv(PAN, "0130", "101") == VAULT.cvv(PAN, "0130", "101")
+
+
+def test_a_vault_without_keys_passes_the_failure_on() -> None:
+    """If the keys cannot be loaded, each method raises the exception of the load, and a later call loads them."""
+    keys, failures = Keys(), [OSError("away")] * 5
+
+    def load() -> DataKeys:
+        if failures:
+            raise failures.pop()
+        return keys.load()
+
+    vault = Vault(load)
+    envelope = VAULT.seal("text", "context")
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: vault.seal("text", "context"), lambda: vault.open(envelope, "context"), lambda: vault.pan_digest(PAN, "one"),
+        lambda: vault.cvv(PAN, "0130", "101"), lambda: vault.fingerprint("clearing", b"{}"),
+    )  # fmt: skip
+    for use in uses:
+        with pytest.raises(OSError, match="away"):
+            use()
+    assert vault.open(envelope, "context") == "text"
+    assert keys.loads == 1

@@ -208,6 +208,23 @@ def verify(
 
 
 @cli.command()
+def rekey(
+    db: Db = None,
+    data_dir: DataDir = None,
+    data: Annotated[bool, typer.Option("--data", help="Seal all secrets under new data keys instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Wrap the data keys under a new master key: CARDWRIGHT_NEW_MASTER_KEY, or a new one in the data directory."""
+    from cardwright.edges.cli import rekey
+
+    settings = settings_from(db=db, data_dir=data_dir)
+    if not data:
+        rekey.rekey(settings, as_json=as_json)
+    elif not rekey.rekey_data(settings, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@cli.command()
 def reset(
     db: Db = None,
     data_dir: DataDir = None,

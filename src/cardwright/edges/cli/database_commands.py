@@ -192,25 +192,24 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
     from sqlalchemy.exc import IntegrityError
 
-    from cardwright.wiring import (
-        Misconfigured,
-        ensure_default_program,
-        ensure_secrets,
-        find_key_check,
-        make_vault,
-        seal_rows_in_clear,
-    )
+    from cardwright.storage.data_keys import find_key_check
+    from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, open_vault, seal_rows_in_clear
 
     with migrated(settings, is_made=True, check=check_mode) as (database, _):
         try:
             settings = without_client_tokens(settings)
-            keys = ensure_secrets(settings, find_key_check(database))
-            vault = make_vault(settings, keys)
-            try:
-                replaced = ensure_default_program(database, vault, settings, keys)
-            except IntegrityError:
-                # Another server inserted it after the look-up above, so a second look-up finds it.
-                replaced = ensure_default_program(database, vault, settings, keys)
+            with database.read() as db:
+                key_check = find_key_check(db)
+            keys = ensure_secrets(settings, key_check)
+            for last_try in (False, True):
+                try:
+                    vault = open_vault(database, settings)
+                    replaced = ensure_default_program(database, vault, settings, keys)
+                    break
+                except IntegrityError:
+                    # Another server inserted the data keys or the program after the look-up, so a second look-up finds them.
+                    if last_try:
+                        raise
             seal_rows_in_clear(database, vault)
         except Misconfigured as error:
             raise Failure(str(error), Hint(text=error.advice)) from None

@@ -107,8 +107,7 @@ def check(settings: "Settings") -> None:
     if settings.workers > 1 and settings.seed is not None:
         text = f"--seed needs --workers 1: {settings.workers} processes would generate the same identifiers"
         raise Failure(text, serve_command(settings, workers=1), 2)
-    if settings.master_key is not None:
-        _check_key(settings.master_key.get_secret_value())
+    check_master_keys(settings)
     if not settings.is_sandbox:
         _check_production(settings)
     if settings.tls:
@@ -172,15 +171,18 @@ def _check_host(settings: "Settings") -> None:
         raise Failure(text, serve_command(settings, host="127.0.0.1"), 2)
 
 
-def _check_key(master_key: str) -> None:
-    from cardwright.kit.vault import Vault
+def check_master_keys(settings: "Settings") -> None:
+    """Check the form of the configured master keys. Raises Failure."""
+    from cardwright.kit.vault import MasterKey
 
-    try:
-        Vault.from_hex(master_key)
-    except ValueError as error:
-        command = "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)"
-        hint = Hint(command, "for a new database, generate a key and keep it; an existing one needs its own key")
-        raise Failure(f"CARDWRIGHT_MASTER_KEY: {error}", hint, 2) from None
+    for name, value in (("MASTER_KEY", settings.master_key), ("NEW_MASTER_KEY", settings.new_master_key)):
+        try:
+            if value is not None:
+                MasterKey.from_hex(value.get_secret_value())
+        except ValueError as error:
+            command = f"export CARDWRIGHT_{name}=$(openssl rand -hex 32)"
+            hint = Hint(command, "for a new database, generate a key and keep it; an existing one needs its own key")
+            raise Failure(f"CARDWRIGHT_{name}: {error}", hint, 2) from None
 
 
 def lock_database_file(path: str, directory: Path) -> None:

@@ -100,6 +100,6 @@ def raise_file_limit(count: int) -> None:
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the settings as environment variables, for the application and its worker processes."""
     values = settings.model_dump(exclude_none=True)
-    secrets = {"application_token", "access_token", "master_key"}
+    secrets = {"application_token", "access_token", "master_key", "new_master_key"}
     plain = {name: value.get_secret_value() if name in secrets else str(value) for name, value in values.items()}
     return {f"CARDWRIGHT_{name.upper()}": value for name, value in plain.items()}

@@ -9,11 +9,12 @@ from sqlalchemy import Connection, select
 from cardwright.core.pan import DEFAULT_BIN, PAN_LENGTH
 from cardwright.kit.masks import passes_luhn
 from cardwright.ledger.invariants.scan import CHUNK, texts_of
+from cardwright.storage.envelopes import DIGESTS, ENVELOPES
 from cardwright.storage.history import Kind
-from cardwright.storage.tables import config_history, metadata
+from cardwright.storage.tables import config_history, data_keys, metadata
 
-SEALED = frozenset({"pan_sealed", "pin_sealed", "sealed", "headers_sealed", "target", "digest", "pan_digest", "request_hash"})
-"""Columns with envelopes of the vault, or hashes: their bytes are not text."""
+SEALED = frozenset({*(envelope.column.name for envelope in ENVELOPES), *DIGESTS, data_keys.c.wrapped.name})
+"""Columns with envelopes of the vault, hashes, or wrapped keys: their bytes are not text."""
 
 
 def card_numbers_in_clear(db: Connection) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.route import Shape, get
 from cardwright.storage import records
 from cardwright.storage.database import Row
+from cardwright.storage.envelopes import user_context
 from cardwright.storage.tables import users
 
 # --- Shapes: what travels on the wire ------------------------------------------------
@@ -73,14 +74,14 @@ def seal(call: Call, token: str, secrets: Secrets) -> bytes | None:
     """Return the encrypted secrets, which decrypt only for this user; None if there are none."""
     if secrets == Secrets():
         return None
-    return call.app.vault.seal(records.text_of(secrets), f"user:{call.program.token}:{token}")
+    return call.app.vault.seal(records.text_of(secrets), user_context(call.program.token, token))
 
 
 def unseal(call: Call, row: Row) -> Secrets:
     """Return the decrypted secrets of a row of ``users``."""
     if row.sealed is None:
         return Secrets()
-    return msgspec.json.decode(call.app.vault.open(bytes(row.sealed), f"user:{call.program.token}:{row.token}"), type=Secrets)
+    return msgspec.json.decode(call.app.vault.open(bytes(row.sealed), user_context(call.program.token, row.token)), type=Secrets)
 
 
 def get_numbers(call: Call) -> Numbers:

@@ -145,11 +145,6 @@ def _end_of(start: Instant, unit: ExpirationUnit, value: int) -> Expiry:
             return Expiry(named, named)
 
 
-def pin_context(card_id: int) -> str:
-    """Return the context that the PIN of a card is sealed for."""
-    return f"pin:{card_id}"
-
-
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 

@@ -32,7 +32,6 @@ from cardwright.resources.cards.card_model import (
     clear_pan,
     expiry_of,
     lock_card,
-    pin_context,
     record_card_version,
     stored_of,
 )
@@ -46,6 +45,7 @@ from cardwright.resources.programs.card_product_config import Branch
 from cardwright.resources.programs.card_products import leaf
 from cardwright.storage import records
 from cardwright.storage.database import Row
+from cardwright.storage.envelopes import pin_context
 from cardwright.storage.tables import card_products, cards, users
 
 # --- Shapes: what travels on the wire ------------------------------------------------

@@ -21,6 +21,7 @@ from cardwright.resources.common.call import Call, EngineCall
 from cardwright.resources.common.fields import parse_duration
 from cardwright.resources.common.route import Paging, Route, Scope, Shape, get
 from cardwright.storage.database import Database, Row
+from cardwright.storage.envelopes import headers_context
 from cardwright.storage.programs import find_program_token, get_program
 from cardwright.storage.records import Listing, SortOrder, read_page, text_of
 from cardwright.storage.tables import inbox_messages, outbox, webhooks
@@ -187,7 +188,7 @@ def accept(
 
 def seal_headers(vault: Vault, program_id: int, headers: str) -> bytes:
     """Return the value of ``inbox_messages.headers_sealed``: the headers may include custom headers of webhooks."""
-    return vault.seal(headers, _headers_context(program_id))
+    return vault.seal(headers, headers_context(program_id))
 
 
 def seal_old_headers(db: Connection, vault: Vault) -> None:
@@ -208,10 +209,6 @@ def seal_old_headers(db: Connection, vault: Vault) -> None:
         if changes:
             db.execute(change, changes)
         last_id = rows[-1].id
-
-
-def _headers_context(program_id: int) -> str:
-    return f"inbox-headers:{program_id}"
 
 
 def _is_in(program_id: int, box: str) -> ColumnElement[bool]:
@@ -289,7 +286,7 @@ def read_inbox(call: EngineCall, query: InboxQuery) -> Listing:
 
 
 def _message(vault: Vault, row: Row, secrets: Sequence[str]) -> InboxMessage:
-    opened = vault.open(bytes(row.headers_sealed), _headers_context(row.program_id))
+    opened = vault.open(bytes(row.headers_sealed), headers_context(row.program_id))
     headers = msgspec.json.decode(opened, type=dict[str, str])
     signature = check_signature(headers.get(SIGNATURE_HEADER.lower()), row.body, secrets)
     return InboxMessage(

@@ -16,7 +16,7 @@ from cardwright.engine.batch import CardRequest, CardResult
 from cardwright.engine.card_cache import CardEntry
 from cardwright.engine.config_cache import Needs
 from cardwright.kit.guard import check_url
-from cardwright.outbox.endpoint import TARGET_CONTEXT, endpoint_id_of
+from cardwright.outbox.endpoint import endpoint_id_of
 from cardwright.outbox.events import Target
 from cardwright.resources.common.call import App, EngineCall
 from cardwright.resources.common.crud import fingerprint
@@ -37,6 +37,7 @@ from cardwright.resources.simulations.v1_schemas import (
     parse_message_amount,
 )
 from cardwright.storage.engine.store import CardRow
+from cardwright.storage.envelopes import TARGET_CONTEXT, pin_context
 
 # --- Actions: what a caller can do with it -------------------------------------------
 
@@ -206,7 +207,7 @@ async def _is_right_code(app: App, card: CardEntry, sealed: CardRow, cvv: str) -
 
 def _is_right_pin(app: App, sealed: CardRow, pin: str) -> bool:
     """Return True if the PIN is correct. Without a stored PIN, no PIN is."""
-    return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, f"pin:{sealed.card_id}") == pin
+    return sealed.pin_sealed is not None and app.vault.open(sealed.pin_sealed, pin_context(sealed.card_id)) == pin
 
 
 def _sealed_target(app: App, program_id: int, webhook: SimulationWebhook) -> Target:
