@@ -60,7 +60,7 @@ def has_data_keys(db: Connection) -> bool:
 
 def find_key_states(db: Connection) -> dict[int, KeyState]:
     """Return the state of each sealing key by its id, in ascending order."""
-    return {key_id: KeyState(state) for key_id, state in db.execute(_STATES).tuples()}
+    return {row.key_id: KeyState(row.state) for row in db.execute(_STATES)}
 
 
 def sealing_id_of(states: Mapping[int, KeyState]) -> int:

@@ -88,8 +88,8 @@ class _Step(NamedTuple):
 # --- Keys ---------------------------------------------------------------------------------
 
 
-def prepare_key(database: Database, master_key: MasterKey, now: RealClock) -> int:
-    """Return the id of the sealing keys to seal under: those of an interrupted run, else new ones.
+def prepare_key(database: Database, master_key: MasterKey, now: RealClock) -> tuple[int, KeyState]:
+    """Return id and state of the sealing keys to seal under: those of an interrupted run, else new ones, which are prepared.
 
     Raises OtherMasterKey, and KeysExhausted if no key id is left.
     """
@@ -100,10 +100,10 @@ def prepare_key(database: Database, master_key: MasterKey, now: RealClock) -> in
         states = find_key_states(db)
         newest = max(states)
         if states[newest] in (KeyState.PREPARED, KeyState.USED):
-            return newest
+            return newest, states[newest]
         key_id = next_key_id(states)
         insert_data_keys(db, master_key, random_keys(key_id, SEALING_PURPOSES), KeyState.PREPARED, now())
-        return key_id
+        return key_id, KeyState.PREPARED
 
 
 def use_key(database: Database, key_id: int) -> None:
@@ -179,6 +179,7 @@ def reseal_some(database: Database, vault: Vault, column: EnvelopeColumn, key_id
             changes[row.id] = (bytes(row.envelope), column.seal(vault, row, column.open(vault, row, bytes(row.envelope))))
         except VaultError:
             damaged.append(row.id)
+    failpoint("reseal.read")
     start_s = time.monotonic()
     resealed = _store(database, column, changes) if changes else 0
     time.sleep(PAUSE_SHARE * (time.monotonic() - start_s))

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from cardwright.edges.cli.output import Failure, Hint, print_notice, show_json
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from cardwright.settings import Settings
     from cardwright.storage.database import Database
     from cardwright.wiring import Secrets
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -190,8 +193,6 @@ def check_reset(_settings: "Settings", database: "Database") -> None:
 @contextmanager
 def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
-    from sqlalchemy.exc import IntegrityError
-
     from cardwright.storage.data_keys import find_key_check
     from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, open_vault, seal_rows_in_clear
 
@@ -201,15 +202,8 @@ def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
             with database.read() as db:
                 key_check = find_key_check(db)
             keys = ensure_secrets(settings, key_check)
-            for last_try in (False, True):
-                try:
-                    vault = open_vault(database, settings)
-                    replaced = ensure_default_program(database, vault, settings, keys)
-                    break
-                except IntegrityError:
-                    # Another server inserted the data keys or the program after the look-up, so a second look-up finds them.
-                    if last_try:
-                        raise
+            vault = _unless_inserted(partial(open_vault, database, settings))
+            replaced = _unless_inserted(partial(ensure_default_program, database, vault, settings, keys))
             seal_rows_in_clear(database, vault)
         except Misconfigured as error:
             raise Failure(str(error), Hint(text=error.advice)) from None
@@ -237,6 +231,17 @@ def without_client_tokens(settings: "Settings") -> "Settings":
         address = os.environ["CARDWRIGHT_BASE_URL"]
         print_notice(f"notice: {' and '.join(names)} belong to {address}; this server has credentials of its own")
     return settings.model_copy(update={"application_token": None, "access_token": None})
+
+
+def _unless_inserted(step: Callable[[], T]) -> T:
+    """Return the result of a step that inserts missing rows."""
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        return step()
+    except IntegrityError:
+        # Another server inserted them after the look-up, so a second look-up finds them.
+        return step()
 
 
 def migrate(settings: "Settings", *, sql: bool, as_json: bool) -> None:

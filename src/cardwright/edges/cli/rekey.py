@@ -50,18 +50,19 @@ def rekey_data(settings: "Settings", *, as_json: bool) -> bool:
     Another call continues an interrupted one.
     """
     from cardwright.kit.clock import system_ms
-    from cardwright.storage.data_keys import KeysExhausted
+    from cardwright.storage.data_keys import KeysExhausted, KeyState
     from cardwright.storage.engine.sqlite import Checkpointer
     from cardwright.storage.reseal import SETTLE_S, KeyRefused, prepare_key, reseal_all, use_key
 
     with _keyed(settings) as (database, vault, master_key):
         try:
-            key_id = prepare_key(database, master_key, system_ms)
+            key_id, state = prepare_key(database, master_key, system_ms)
             failpoint("rekey.prepared")
-            # Running servers load the new keys, or refuse them if they have another master key.
-            time.sleep(SETTLE_S)
-            failpoint("rekey.settled")
-            use_key(database, key_id)
+            if state is KeyState.PREPARED:
+                # Running servers load the new keys, or refuse them if they have another master key.
+                time.sleep(SETTLE_S)
+                failpoint("rekey.settled")
+                use_key(database, key_id)
         except KeyRefused:
             advice = "restart all servers with the new master key, and then run the command again"
             raise _failure("a running server has another master key and cannot read new data keys", advice) from None

@@ -235,6 +235,18 @@ class Scene:
         self.stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
+    def lock_folder(self) -> None:
+        """Lock the data directory as `rekey` does."""
+        self.database()
+        descriptor = os.open(".cardwright", os.O_RDONLY)
+        self.stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def database_of_variable(self, key: str) -> None:
+        """Create a database whose master key is in the environment."""
+        self.env(MASTER_KEY=key)
+        self.database()
+
 
 class BrokenStory:
     """A demo with a result that is not as expected."""
@@ -345,6 +357,11 @@ CASES = [
     Case("program._failure#2", "program", lambda s: s.call_stub(403, {}), ("sandbox mode",), ""),
     Case("program._failure#2", "program", lambda s: (s.record_real(), s.env(ACCESS_TOKEN="wrong")), ("401",),
          "unset CARDWRIGHT_ACCESS_TOKEN"),
+    Case("rekey._failure#1", "rekey --db x.db", lambda s: (s.database(), s.env(MASTER_KEY="ab" * 32)), ("--data-dir",), ""),
+    Case("rekey._failure#1", "rekey --db x.db", Scene.lock_folder, ("another rekey is running",), ""),
+    Case("rekey._keyed#1", "rekey --data --db x.db", lambda s: s.write("x.db", migrated_file()), ("first start",),
+         "cardwright serve --db x.db"),
+    Case("rekey._rekey_by_variable#1", "rekey --db x.db", lambda s: s.database_of_variable("ab" * 32), ("keep the new key",)),
     Case("instance.find_instance#1", "status", nothing, ("the current folder is /",), "cardwright serve"),
     Case("instance.find_instance#1", "explain t --db x.db --data-dir keys", command="cardwright serve --db x.db --data-dir keys"),
     Case("instance.find_instance#2", "status", lambda s: s.write(".cardwright/instance.json", "{"), ("restart",),
@@ -369,7 +386,9 @@ CASES = [
          "unset CARDWRIGHT_OUTGOING_HOSTS"),
     Case("serve._check_production#3", "serve --mode production", nothing, ("keep them",)),
     Case("serve._check_host#1", "serve --tls --host build_1", command="cardwright serve --tls"),
-    Case("serve._check_key#1", "serve", lambda s: s.env(MASTER_KEY="abc"), ("keep it",)),
+    Case("serve.check_master_keys#1", "serve", lambda s: s.env(MASTER_KEY="abc"), ("keep it",)),
+    Case("serve.check_master_keys#1", "rekey --db x.db", lambda s: (s.database(), s.env(NEW_MASTER_KEY="abc")),
+         ("CARDWRIGHT_NEW_MASTER_KEY",)),
     Case("serve.lock_database_file#1", "serve --db x.db --port 0", Scene.lock_file, ("stop that server",), ""),
     Case("serve.certificate_for#1", "serve --tls --port 0", lambda s: s.write(".cardwright/ca-key.pem"),
          ("trust",)),
