@@ -290,7 +290,9 @@ def make_vault(database: Database, settings: Settings) -> Vault:
             key_check = find_key_check(db)
             if key_check is None:
                 raise OtherMasterKey("the database has no data keys")
-            return load_data_keys(db, find_master_key(settings, key_check))
+            master_key = find_master_key(settings, key_check)
+            # Until the first start of this version, an older database has the keys that are derived from its master key.
+            return load_data_keys(db, master_key) if has_data_keys(db) else master_key.derived_keys()
 
     return Vault(load, random_nonce if settings.seed is None else counted_nonces(settings.seed))
 

@@ -16,22 +16,26 @@ from typing import Any
 
 import pytest
 from alembic import command
+from pydantic import SecretStr
 from sqlalchemy import Connection, LargeBinary, inspect, select, text
 
-from cardwright.kit.vault import Vault
+from cardwright.kit.vault import MasterKey, Vault
 from cardwright.ledger.invariants import findings
 from cardwright.outbox.endpoint import Endpoint, open_webhook
+from cardwright.settings import Settings
 from cardwright.storage import migrate
+from cardwright.storage.data_keys import KEY_CHECK
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ROWS_IN_CLEAR, find_value
 from cardwright.storage.tables import metadata, webhooks
-from cardwright.wiring import KEY_CHECK, fingerprint_of, seal_rows_in_clear
+from cardwright.wiring import seal_rows_in_clear, vault_of
 from tests.support.databases import chosen_databases, migrated_database
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import Client, Reply, RunningServer
 from tests.support.waiting import until
 
 MASTER_KEY = "6d1f0c7be2a94358b0c6d27f91ae03485c7d60e1f29b84a3d5760c18ef42b97a"
+MASTER = MasterKey.from_hex(MASTER_KEY)
 MARK = "K4nary"
 """Part of every canary that is a text, so that an escaped or shortened one is found too."""
 
@@ -241,7 +245,8 @@ def test_no_canary_is_readable(world: World) -> None:
     for name, content in contents.items():
         assert_clean(name, content, world.canaries)
     with closing(Database(world.server.db)) as database:
-        broken = [finding for finding in findings(database, vault=Vault.from_hex(MASTER_KEY)) if finding.broken]
+        vault = vault_of(Settings(master_key=SecretStr(MASTER_KEY)), database)
+        broken = [finding for finding in findings(database, vault=vault) if finding.broken]
     assert broken == []
 
 
@@ -337,7 +342,7 @@ PROGRAM = {
 
 def fill_old_database(address: str) -> None:
     """Create a database of schema 0002 with the rows of that version: a webhook in clear, a masked one, an inbox message."""
-    vault = Vault.from_hex(MASTER_KEY)
+    vault = Vault(MASTER.derived_keys)
     with closing(Database(address)) as database, database.write() as db:
         command.upgrade(migrate._config(db), "0002")
         insert(db, "programs", PROGRAM | {"id": 1})
@@ -355,7 +360,7 @@ def fill_old_database(address: str) -> None:
             insert(db, "webhooks", row | {"doc": json.dumps(doc), "active": True, "sealed": envelope})
         message = {"program_id": 1, "box": "box", "received_ms": 0, "stored_ms": 4_000_000_000_000, "body": b"{}"}
         insert(db, "inbox_messages", message | {"headers": '{"x-a":"Bearer old-message"}'})
-        insert(db, "meta", {"key": KEY_CHECK, "value": fingerprint_of(vault)})
+        insert(db, "meta", {"key": KEY_CHECK, "value": MASTER.check()})
 
 
 def insert(db: Connection, table: str, row: dict[str, Any]) -> None:
@@ -387,7 +392,7 @@ def test_verify_reports_rows_that_wait_for_the_first_start(database_url: str) ->
     fill_old_database(database_url)
     with closing(Database(database_url)) as database:
         assert migrate.migrate(database)
-        broken = {item.name: item for item in findings(database, vault=Vault.from_hex(MASTER_KEY)) if item.broken}
+        broken = {item.name: item for item in findings(database, vault=Vault(MASTER.derived_keys)) if item.broken}
     places = {violation.where for violation in broken["secrets_stay_sealed"].violations}
     assert places == {"meta.value rows in clear", "webhooks.doc 1"}
 
@@ -395,7 +400,7 @@ def test_verify_reports_rows_that_wait_for_the_first_start(database_url: str) ->
 def test_starts_at_once_seal_old_rows_once(database_url: str) -> None:
     """Of two processes that start at once, one seals the rows. The other waits and changes nothing."""
     fill_old_database(database_url)
-    vault, barrier = Vault.from_hex(MASTER_KEY), threading.Barrier(2)
+    vault, barrier = Vault(MASTER.derived_keys), threading.Barrier(2)
     with closing(Database(database_url)) as database:
         migrate.migrate(database)
 

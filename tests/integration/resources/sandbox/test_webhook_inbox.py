@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cardwright.kit.clock import ProgramClock
-from cardwright.kit.vault import Vault
+from cardwright.kit.vault import MasterKey, Vault
 from cardwright.outbox.signature import sign
 from cardwright.resources.sandbox import webhook_inbox
 from cardwright.resources.sandbox.webhook_inbox import check_signature, does_fit, kept_headers, shown_authorization
@@ -29,7 +29,7 @@ from tests.support.waiting import until
 
 PASSWORD = "Harb0r-Hook-Passw0rd!"
 SECRET = "Quiet-Harbor_7421!Lantern"
-VAULT = Vault(b"k" * 32)
+VAULT = Vault(MasterKey(b"k" * 32).derived_keys)
 PURCHASE = b'{"transactions":[{"type":"authorization","state":"PENDING","token":"t1","amount":10.00}]}'
 
 
