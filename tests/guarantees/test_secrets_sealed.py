@@ -18,6 +18,7 @@ import pytest
 from alembic import command
 from pydantic import SecretStr
 from sqlalchemy import Connection, LargeBinary, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from cardwright.kit.vault import MasterKey, Vault
 from cardwright.ledger.invariants import findings
@@ -27,7 +28,7 @@ from cardwright.storage import migrate
 from cardwright.storage.data_keys import KEY_CHECK
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ROWS_IN_CLEAR, find_value
-from cardwright.storage.tables import metadata, webhooks
+from cardwright.storage.tables import meta, metadata, webhooks
 from cardwright.wiring import seal_rows_in_clear, vault_of
 from tests.support.databases import chosen_databases, migrated_database
 from tests.support.receiver import Receiver, a_receiver
@@ -416,3 +417,16 @@ def test_starts_at_once_seal_old_rows_once(database_url: str) -> None:
         rows = db.execute(select(webhooks).order_by(webhooks.c.id)).all()
         assert [open_webhook(vault, row) for row in rows] == [replace(OLD, custom_header=OLD_HEADERS)] * 2
         assert find_value(db, ROWS_IN_CLEAR) is None
+
+
+def test_an_error_of_the_database_hides_parameters(migrated_url: str) -> None:
+    """The text of a failed statement, which goes to the log, does not have the values of the statement."""
+    with closing(Database(migrated_url)) as database:
+        for _ in range(2):
+            try:
+                with database.write() as db:
+                    db.execute(meta.insert().values(key="twice", value=f"{MARK} value"))
+            except IntegrityError as failure:
+                error = str(failure)
+    assert "meta" in error
+    assert MARK not in error

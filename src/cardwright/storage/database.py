@@ -236,6 +236,8 @@ class Database:
             pool_size=16,
             max_overflow=16,
             pool_timeout=self.limits.lock_s,
+            # The text of an error goes to the log, and parameters are personal data.
+            hide_parameters=True,
         )
         event.listen(engine, "checkout", _check_out)
         return engine
@@ -254,7 +256,7 @@ class Database:
         # The creator has the path. Without an explicit pool class, SQLAlchemy would use the pool of an in-memory database.
         engine = create_engine(
             "sqlite://", creator=lambda: connect_sqlite(path, busy_s), poolclass=QueuePool, pool_size=16, max_overflow=16,
-            pool_timeout=self.limits.lock_s,
+            pool_timeout=self.limits.lock_s, hide_parameters=True,
         )  # fmt: skip
 
         @event.listens_for(engine, "begin")

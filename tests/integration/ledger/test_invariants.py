@@ -436,6 +436,23 @@ def test_sabotage_is_noticed(sound_platform: InProcessPlatform) -> None:
     assert verify(sound_platform.database).is_sound
 
 
+def test_many_secrets_are_searched_for_in_parts(sound_platform: InProcessPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there are more secrets than fit into memory, each part is searched for."""
+    monkeypatch.setattr("cardwright.ledger.invariants.secrets.AT_ONCE", 1)
+    statement, expected = SABOTAGE["a password in a name"]
+    with unguarded(sound_platform.database) as db:
+        assert sabotage(db, statement, sound_platform.app.vault) == expected
+        assert sabotage(db, "SELECT 1", sound_platform.app.vault) == set()
+
+
+def test_an_envelope_of_another_key_is_reported(sound_platform: InProcessPlatform) -> None:
+    """A webhook that the master key does not open is a violation, because its secrets cannot be searched for."""
+    with unguarded(sound_platform.database) as db:
+        statement = "UPDATE outbox SET target = {} WHERE target IS NOT NULL"
+        damaged = "X'0102'" if sound_platform.database.is_sqlite else "'\\x0102'"
+        assert sabotage(db, statement.format(damaged), sound_platform.app.vault) == {"secrets_stay_sealed"}
+
+
 def test_forgotten_balance_is_noticed(sound_platform: InProcessPlatform) -> None:
     """An account with an erased state contradicts the books."""
     wiped = "X'9180'" if sound_platform.database.is_sqlite else "'\\x9180'"
