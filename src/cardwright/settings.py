@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """64 hexadecimal digits. It wraps the data keys of the database, which encrypt card numbers and other secrets."""
     new_master_key: SecretStr | None = None
     """The master key that ``cardwright rekey`` puts in the place of ``master_key``."""
+    backup_passphrase: SecretStr | None = None
+    """The passphrase that seals the keys in a backup."""
     allow_simulate: bool = False
     """True enables ``/simulate`` and ``/simulations`` in production mode."""
     outgoing_hosts: str = ""

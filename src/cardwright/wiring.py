@@ -181,9 +181,7 @@ def ensure_secrets(settings: Settings, key_check: str | None) -> Secrets:
     candidates = [(made | given)["master_key"], *_new_master_key(settings)]
     if key_check is not None and _fitting(candidates, key_check) is None:
         raise Misconfigured(f"the database was filled under another master key, and there is no {path}", OTHER_KEY_ADVICE)
-    kept = {name: value for name, value in made.items() if name not in given}
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if create_file(path, msgspec.json.encode(kept)):
+    if keep_secrets(settings, made):
         return Secrets(**made | given)
     # Another process created the file first.
     return load_secrets(settings)
@@ -203,6 +201,24 @@ def find_secrets(settings: Settings) -> dict[str, str]:
         names = ", ".join(f"CARDWRIGHT_{name.upper()}" for name in missing)
         raise Misconfigured(f"{path} has no {', '.join(missing)}", f"restore the file from a backup, or set {names}")
     return known
+
+
+def available_secrets(settings: Settings) -> dict[str, str]:
+    """Return those keys and credentials that the settings or the data directory have. Raises Misconfigured and OSError."""
+    path = data_dir_of(settings) / SECRETS_FILE
+    return (_kept_secrets(path) if os.path.lexists(path) else {}) | _given_secrets(settings)
+
+
+def keep_secrets(settings: Settings, restored: dict[str, str]) -> bool:
+    """Write the secrets that the settings do not have into a new secrets file. Return False if there is one or none is needed.
+
+    Raises OSError.
+    """
+    given = _given_secrets(settings)
+    kept = {name: value for name, value in restored.items() if name not in given}
+    path = data_dir_of(settings) / SECRETS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return bool(kept) and create_file(path, msgspec.json.encode(kept))
 
 
 def _given_secrets(settings: Settings) -> dict[str, str]:
@@ -330,6 +346,14 @@ def open_vault(database: Database, settings: Settings) -> Vault:
 def first_clock(settings: Settings) -> ProgramClock:
     """Return the clock of a new program."""
     return ProgramClock() if settings.seed is None else ProgramClock(0, parse_instant(SEEDED_START))
+
+
+def key_check_of(master_key: str) -> str:
+    """Return the key check of a master key. Raises Misconfigured if it is not 64 hexadecimal digits."""
+    try:
+        return MasterKey.from_hex(master_key).check()
+    except ValueError as error:
+        raise Misconfigured(f"CARDWRIGHT_MASTER_KEY: {error}", OTHER_KEY_ADVICE) from None
 
 
 def vault_of(settings: Settings, database: Database) -> Vault:

@@ -55,10 +55,11 @@ def check_schema(stored: Sequence[str]) -> None:
 def present(database: Database) -> str | None:
     """Return the revision of the database, or None if the database is empty."""
     with database.read() as db:
-        return _present(db)
+        return find_revision(db)
 
 
-def _present(db: Connection) -> str | None:
+def find_revision(db: Connection) -> str | None:
+    """Return the revision of the database in a transaction, or None if the database is empty."""
     if not inspect(db).has_table("alembic_version"):
         return None
     return db.execute(text(SELECT_SCHEMA)).scalar_one_or_none()
@@ -72,22 +73,27 @@ def migrate(database: Database, wait_s: float = LOCK_WAIT_S) -> bool:
     """
     if present(database) == newest():
         return False
-    from alembic import command
-
-    with _locked(database, wait_s) as db:
+    with exclusive(database, wait_s) as db:
         # Read again under the lock: another process may have migrated during the wait.
-        if (revision := _present(db)) == newest():
+        if (revision := find_revision(db)) == newest():
             return False
-        command.upgrade(_config(db), "head")
+        upgrade(db)
         if revision is not None:
             # A new revision makes running servers reload the program's configuration and check the schema.
             db.execute(text("UPDATE programs SET revision = revision + 1"))
     return True
 
 
+def upgrade(db: Connection, revision: str = "head") -> None:
+    """Run the missing migrations up to a revision, in a transaction of ``exclusive``."""
+    from alembic import command
+
+    command.upgrade(_config(db), revision)
+
+
 @contextmanager
-def _locked(database: Database, wait_s: float) -> Iterator[Connection]:
-    """Yield a transaction that excludes other migrations. Raises MigrationBlocked."""
+def exclusive(database: Database, wait_s: float = LOCK_WAIT_S) -> Iterator[Connection]:
+    """Yield a transaction without a time limit that excludes migrations and other restores. Raises MigrationBlocked."""
     try:
         with database.write() as db:
             if not database.is_sqlite:

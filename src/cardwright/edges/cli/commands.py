@@ -239,6 +239,39 @@ def reset(
 
 
 @cli.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Add the master key and the credentials in use, sealed under a passphrase.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all rows of the database, as of one instant, into a file, also while the database is in use."""
+    from cardwright.edges.cli.backup import backup
+
+    backup(settings_from(db=db, data_dir=data_dir), file, with_keys=with_keys, is_replacing=force, as_json=as_json)
+
+
+@cli.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="File that `cardwright backup` wrote.")],
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Also write the keys of the backup into the data directory, if it has none.")
+    ] = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a backup into an empty database, of the same kind or of the other one."""
+    from cardwright.edges.cli.backup import restore
+
+    restore(settings_from(db=db, data_dir=data_dir), file, with_keys=with_keys, as_json=as_json)
+
+
+@cli.command()
 def status(
     db: Db = None,
     data_dir: DataDir = None,

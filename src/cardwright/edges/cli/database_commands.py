@@ -149,19 +149,24 @@ def check_revision(database: "Database", revision: str | None) -> None:
     raise Failure(text, Hint("cardwright --version", "another version or another program made this database"))
 
 
+def check_current(settings: "Settings", database: "Database") -> None:
+    """Check that the database has the schema of this version. Raises Failure."""
+    from cardwright.storage.migrate import newest, present
+
+    revision = present(database)
+    check_revision(database, revision)
+    if revision is None:
+        raise _empty(database)
+    if revision != newest():
+        text = f"--db {database.place} is at revision {revision}, and this version works with {newest()}"
+        raise Failure(text, command_with_place(settings, "cardwright migrate"))
+
+
 @contextmanager
 def current_database(settings: "Settings", *, is_read: bool = False) -> Iterator["Database"]:
     """Open a database that has the schema of this version. Raises Failure."""
-    from cardwright.storage.migrate import newest, present
-
     with database_of(settings, is_read=is_read) as database:
-        revision = present(database)
-        check_revision(database, revision)
-        if revision is None:
-            raise _empty(database)
-        if revision != newest():
-            text = f"--db {database.place} is at revision {revision}, and this version works with {newest()}"
-            raise Failure(text, command_with_place(settings, "cardwright migrate"))
+        check_current(settings, database)
         yield database
 
 

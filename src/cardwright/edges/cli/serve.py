@@ -185,8 +185,10 @@ def check_master_keys(settings: "Settings") -> None:
             raise Failure(f"CARDWRIGHT_{name}: {error}", hint, 2) from None
 
 
-def lock_database_file(path: str, directory: Path) -> None:
+def lock_database_file(path: str, directory: Path) -> int:
     """Lock a SQLite file against a second server, which would generate the same transaction ids. Raises Failure, OSError.
+
+    Return the descriptor that holds the lock.
 
     The lock is on the file itself, so it is the same under every name: a symbolic or hard link, or a path in another container.
     It is a ``flock``. Linux and macOS keep it apart from the POSIX locks of SQLite on local disks, the only disks where SQLite's
@@ -203,6 +205,7 @@ def lock_database_file(path: str, directory: Path) -> None:
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o077:
         print_notice(f"warning: --db {path} is open to other users (mode {mode:o});  chmod 600 {path}*")
+    return descriptor
 
 
 # --- Address and startup message ----------------------------------------------------------
