@@ -183,9 +183,9 @@ def _set_sequences(db: Connection) -> None:
     for name in _table_names(db):
         for column in (column["name"] for column in inspect(db).get_columns(name) if column.get("identity")):
             highest = f"SELECT max({_quoter(db)(column)}) AS id FROM {_quoter(db)(name)}"  # noqa: S608
-            query = f"SELECT setval(pg_get_serial_sequence(:name, :column), id) FROM ({highest}) AS t WHERE id IS NOT NULL"  # noqa: S608
+            query = f"SELECT setval(pg_get_serial_sequence(:name, :column), id) FROM ({highest}) AS t WHERE id > 0"  # noqa: S608
             db.execute(text(query), {"name": name, "column": column})
     # The block of the highest id is in use, see ``PostgresStore.next_ids``.
-    last = f"SELECT (max(id) + {POSTGRES_ID_BLOCK - 1}) / {POSTGRES_ID_BLOCK} AS block FROM transactions"  # noqa: S608
+    last = f"SELECT (max(id) - 1) / {POSTGRES_ID_BLOCK} + 1 AS block FROM transactions WHERE id > 0"  # noqa: S608
     db.exec_driver_sql(f"SELECT setval('transaction_blocks', block) FROM ({last}) AS t WHERE block IS NOT NULL")  # noqa: S608
     db.exec_driver_sql("ANALYZE")
