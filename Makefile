@@ -96,7 +96,7 @@ windows: .venv/.ready ## play random histories under velocity controls while tim
 	$(BIN)/python -m tests.stress.windows --histories $(HISTORIES) --seed $(SEED)
 
 .PHONY: docs
-docs: .venv/.ready ## run every command and example of the documentation
+docs: .venv/.ready ## run the code blocks of the documentation, except those marked no-run
 	$(BIN)/pytest tests/repository/test_docs.py
 
 .PHONY: picture

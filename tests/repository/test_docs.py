@@ -1,4 +1,4 @@
-"""Documentation: every command and example of README.md, CONTRIBUTING.md and docs/ runs and prints the shown output."""
+"""Documentation: the blocks of README.md, CONTRIBUTING.md and docs/ run, unless marked `no-run`, and print the shown output."""
 
 import os
 import random
@@ -74,7 +74,7 @@ def shell_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 def test_page_runs_as_it_is_written(
     order: str, page: Path, shell_of: Callable[[str], tuple[Path, dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of a page, run from top to bottom, print the shown output, in three orders of the pages on an instance."""
+    """The blocks of a page run from top to bottom and print the shown output. The pages run in three orders."""
     folder, env = shell_of(order)
     monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith("CARDWRIGHT_")]:
