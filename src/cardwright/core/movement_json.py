@@ -224,7 +224,7 @@ def render_account_side(row: TransactionRow, fragments: CardFragments, state: in
 
 
 def _polarity(row: TransactionRow) -> str:
-    """Return the direction of the money, also of announced money."""
+    """Return the wire's ``polarity``: CREDIT or DEBIT, with the prefix PENDING_ for a deposit or fee that has not moved money."""
     if row.type_id in ANNOUNCED:
         return "PENDING_CREDIT" if row.type_id == CREDITED.pending else "PENDING_DEBIT"
     if row.type_id == FEE_PENDING:

@@ -129,7 +129,7 @@ def render(row: TransactionRow, fragments: CardFragments, source: SourceFragment
         f'"issuer_received_time":"{iso_ms(row.created_ms)}","issuer_payment_node":"{PAYMENT_NODE}",'
         f'"network_reference_id":"{network_reference(row)}",'
         f'"card_acceptor":{_card_acceptor(details.mid, details.merchant, asks, settles, details.mcc_groups)},'
-        f'{_verifications(details, fragments, places)}"is_recurring":false,"is_installment":false}}'
+        f'{_optional_fields(details, fragments, places)}"is_recurring":false,"is_installment":false}}'
     )
 
 
@@ -249,8 +249,11 @@ def _fees_and_cash(row: TransactionRow, details: Details, places: int) -> str:
     )
 
 
-def _verifications(details: Details, fragments: CardFragments, places: int) -> str:
-    """Return the optional fields: those of messages with more than amount, card and merchant."""
+def _optional_fields(details: Details, fragments: CardFragments, places: int) -> str:
+    """Return the JSON of the fields that only some messages have, such as verifications.
+
+    It ends with a comma unless it is empty.
+    """
     parts: dict[str, Any] = {}
     if details.is_pre_auth:
         parts["is_preauthorization"] = True

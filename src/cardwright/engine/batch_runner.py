@@ -100,10 +100,10 @@ async def run_batch(
 ) -> list[Result]:
     """Decide a batch in one transaction, and return the result of each message, in order, after the commit.
 
-    ``begin_commit`` is called before the commit and may raise Conflict. ``deadline`` is a time of the event loop; no commit
-    begins less than ``COMMIT_S`` before it. Without a deadline the limit is that of a command. Raises Conflict if the batch must
-    run again, and Unavailable if the database failed; in both cases nothing is committed. Raises BatchInDoubt if the answer to
-    COMMIT did not arrive.
+    ``begin_commit`` is called before the commit and may raise Conflict. ``deadline`` is a time of the event loop; a commit begins
+    at the latest ``COMMIT_S`` before it. Without a deadline the limit is that of a command. Raises Conflict if the batch must run
+    again, and Unavailable if the database failed; in both cases nothing is committed. Raises BatchInDoubt if the answer to COMMIT
+    did not arrive.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENT.answer_s if deadline is None else deadline

@@ -205,18 +205,18 @@ class Cache:
     async def load_card(self, key: CardKey) -> CardEntry | None:
         """Load a card, in one query with cards that are requested at the same time. Return None if it does not exist.
 
-        Raises Unavailable.
+        Raises Unavailable if the database cannot be read.
         """
         return await self._card_loader.want(key)
 
     async def reload_accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, AccountEntry]:
-        """Load the current accounts of these users, without unknown users. Raises Unavailable."""
+        """Load the current accounts of these users, without unknown users. Raises Unavailable if the database cannot be read."""
         return await self.look(find_accounts, keys)
 
     async def look(self, query: Callable[..., T], *arguments: object) -> T:
         """Run a query in a thread, in a read transaction, and return its result. Its first argument is the connection.
 
-        Raises Unavailable.
+        Raises Unavailable if the database cannot be read.
         """
 
         def run() -> T:
@@ -230,7 +230,10 @@ class Cache:
         self._originals.put(original.id, _pack(original))
 
     async def past(self, holder_id: int, user_token: str) -> list[Past]:
-        """Return the past of a user on an account, for controls that count it again. Raises Unavailable."""
+        """Return the past of a user on an account, for controls that recount it.
+
+        Raises Unavailable if the database cannot be read.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._load_past, holder_id, user_token)
 
     def _load_past(self, holder_id: int, user_token: str) -> list[Past]:
@@ -244,7 +247,10 @@ class Cache:
         self._programs.clear()
 
     async def want_original(self, key: TokenKey) -> Original | None:
-        """Return the transaction with this token, or None if the program has none. Raises Unavailable."""
+        """Return the transaction with this token, or None if the program has none.
+
+        Raises Unavailable if the database cannot be read.
+        """
         row_id = claimed_id(key[1])
         packed = self._originals.get(row_id) if row_id is not None else None
         if packed is not None and is_named(original := _unpack_original(packed), key):
@@ -263,7 +269,7 @@ class Cache:
         return originals
 
     async def reload_cards(self, keys: Sequence[CardKey]) -> dict[CardKey, CardEntry]:
-        """Load and cache the current cards, without unknown ones. Raises Unavailable."""
+        """Load and cache the current cards, without unknown cards. Raises Unavailable if the database cannot be read."""
         return {row.key: self._cards.add(row, self._show_pan(row)) for row in await self._store.load_cards(keys)}
 
     async def card_with_secrets(self, key: CardKey) -> tuple[CardEntry, CardRow] | None:

@@ -359,7 +359,10 @@ class Engine:
         return not_booked(self._outage.text or public_reason(error))
 
     async def _open(self, until: float) -> Worker:
-        """Open a new worker in place of a broken one. Raises Unavailable."""
+        """Open a new worker in place of a broken one.
+
+        Raises Unavailable if the database accepts no connection until ``until``.
+        """
         try:
             async with asyncio.timeout_at(until):
                 worker = await self._store.open_worker()

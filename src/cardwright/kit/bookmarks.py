@@ -19,12 +19,12 @@ KEPT_S = 600.0
 """Age in seconds after which a bookmark is no longer used."""
 
 LIST_MAX = 8
-"""Bookmarks of a list on a connection; the one with the lowest index is removed first."""
+"""Maximum number of bookmarks of a list on a connection; the bookmark with the lowest index is removed first."""
 
 CONNECTION_MAX = 128
-"""Bookmarks of a connection, at most 0.7 KB each.
+"""Maximum number of bookmarks of a connection. A bookmark has at most 0.7 KB.
 
-Those of lists that were read to their end are removed first, and then those of the least recently used list.
+Bookmarks of lists that were read to their end are removed first, and then those of the least recently used list.
 """
 
 Position = tuple[Any, ...]

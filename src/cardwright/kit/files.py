@@ -98,7 +98,10 @@ def _take(descriptor: int, part: Path) -> None:
 
 
 def create_empty_file(path: Path) -> None:
-    """Create an empty file of mode 0600 under any umask; a file that exists stays as it is. Raises OSError."""
+    """Create an empty file of mode 0600 under any umask; a file that exists stays as it is.
+
+    Raises OSError if it cannot be created.
+    """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
     except FileExistsError:

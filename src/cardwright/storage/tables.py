@@ -50,9 +50,9 @@ def _program_of_batch() -> Column[int]:
 
 
 ACCOUNT_COLUMNS: dict[str, str] = {}
-"""The tables of account data, and the column that leads to a row's account.
+"""Column that leads to a row's account, by the name of its table.
 
-It is the account's id (``id`` or ``holder_id``), or the id of a user, card, deposit account or transaction of the account.
+The column has the account's id (``id`` or ``holder_id``), or the id of a user, card, deposit account or transaction of it.
 """
 
 

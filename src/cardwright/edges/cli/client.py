@@ -39,7 +39,10 @@ TEMPORARY = ClientHints(
 
 
 class Client:
-    """Requests with one program's credentials, each on a new connection. ``ca`` is a certificate authority to trust."""
+    """HTTP client with one program's credentials.
+
+    Each request uses a new connection. ``ca`` is the file of a certificate authority to trust.
+    """
 
     def __init__(
         self,

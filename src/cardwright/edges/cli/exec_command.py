@@ -41,7 +41,7 @@ def _example(db: str | None, seed: int | None, advice: str) -> Hint:
 
 
 def _check_command(name: str) -> None:
-    """Check that a command can be started. Raises Failure."""
+    """Check that a command exists and is executable. Raises Failure if not."""
     if shutil.which(name) is not None:
         return
     try:

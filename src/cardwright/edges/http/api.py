@@ -93,7 +93,7 @@ class RequestHandler(Protocol):
         ...
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Look up a credential for ``check_head``. Raises BAD_CREDENTIAL."""
+        """Look up a credential for ``check_head``. Raises BAD_CREDENTIAL if it is missing or wrong."""
         ...
 
     async def answer(self, request: Request) -> HttpResponse:
@@ -175,7 +175,7 @@ class Api:
         return True
 
     async def look_up(self, authorization: bytes | None) -> None:
-        """Look up a credential in the database for ``check_head``. Raises BAD_CREDENTIAL."""
+        """Look up a credential in the database for ``check_head``. Raises BAD_CREDENTIAL if it is missing or wrong."""
         await self._credentials.program_of(authorization, self._threads)
 
     async def _serve(self, request: Request, task: "asyncio.Task[Any]") -> tuple[int, bytes]:
@@ -244,7 +244,11 @@ class Api:
         return NOT_BOOKED if self._is_message(route) else MAYBE_DONE
 
     def _route_of(self, verb: str, path: bytes) -> tuple[Route, dict[str, str]]:
-        """Return the route of a request and the path's parameters. Raises NOT_FOUND, METHOD_NOT_ALLOWED and FORBIDDEN."""
+        """Return the route of a request and the path's parameters.
+
+        Raises NOT_FOUND for an unknown path. Raises METHOD_NOT_ALLOWED if the path lacks the method. Raises FORBIDDEN if
+        production mode disables the route.
+        """
         match = self._literal.get(path) or self._find(path)
         if verb not in match.routes:
             raise Problem(METHOD_NOT_ALLOWED, ", ".join(match.routes))
@@ -268,7 +272,7 @@ class Api:
         return replace(page, bookmarks=request.bookmarks, key=key)
 
     def _find(self, path: bytes) -> RouteMatch:
-        """Return the routes of a path. Raises NOT_FOUND."""
+        """Return the routes of a path. Raises NOT_FOUND if there are none."""
         prefix, *segments = segments_of(path)
         match = self._routers[prefix].find(segments)
         if match is None:

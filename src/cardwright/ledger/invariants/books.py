@@ -130,7 +130,7 @@ def entry_has_its_transaction(db: Connection) -> Iterator[Discrepancy]:
 
 
 def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
-    """A declined transaction moves and holds no money, and every other transaction has an effect."""
+    """A declined transaction moves and holds no money, and every other transaction has an impacted amount."""
     row = transactions.c
     is_declined, is_refused = row.first_state == int(State.DECLINED), row.impacted.is_(None)
     leaves_something = and_(is_declined, or_(row.moved != 0, row.hold_left != 0, row.load_left != 0, row.cleared != 0))
@@ -138,7 +138,7 @@ def declined_moves_nothing(db: Connection) -> Iterator[Discrepancy]:
     for transaction in stream(db, query.where(or_(truth(is_declined) != truth(is_refused), leaves_something))):
         state = State(transaction.first_state).name
         actual = f"{state}, impacted {transaction.impacted}, moved {transaction.moved}, held {transaction.hold_left}"
-        yield f"transaction {transaction.id}", "DECLINED without amounts, or an effect", actual
+        yield f"transaction {transaction.id}", "DECLINED without amounts, or another state with an impacted amount", actual
 
 
 # --- Orders and chains --------------------------------------------------------------------

@@ -42,14 +42,14 @@ UNFINISHED_MAX = 10
 
 
 def parse_date_time(text: str) -> Instant:
-    """Return the instant of a date or a date-time. Raises ValueError."""
+    """Return the instant of a date or a date-time. Raises ValueError for any other text."""
     if not is_day(text[:10]) or text[10:11] not in ("", "T"):
         raise ValueError(text)
     return parse_instant(text)
 
 
 def parse_end(text: str) -> Instant:
-    """Return the first instant after a date, or after the millisecond of a date-time. Raises ValueError."""
+    """Return the first instant after a date, or after the millisecond of a date-time. Raises ValueError for any other text."""
     last = parse_date_time(text)
     return last + DAY_MS if is_day(text) else last + 1
 
@@ -204,7 +204,7 @@ def shown(row: Row, state: str, currency: str) -> Backtest:
 
 
 def get_row(call: Call) -> Row:
-    """Return the backtest with the path's token. Raises BACKTEST_NOT_FOUND."""
+    """Return the backtest with the path's token. Raises BACKTEST_NOT_FOUND if the program has none."""
     return crud.get_row(call, backtests, BACKTEST_NOT_FOUND)
 
 

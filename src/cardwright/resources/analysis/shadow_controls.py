@@ -68,7 +68,7 @@ def state_of(row: Row) -> str:
 
 
 def lock_shadow(call: Call) -> Row:
-    """Return the shadow control with the path's token, locked until the commit. Raises SHADOW_NOT_FOUND."""
+    """Return the shadow control with the path's token, locked until the commit. Raises SHADOW_NOT_FOUND if there is none."""
     row = crud.lock_row(call, velocity_controls, SHADOW_NOT_FOUND)
     if row.shadow not in (SHADOW, PROMOTED):
         raise Problem(SHADOW_NOT_FOUND)
@@ -76,7 +76,7 @@ def lock_shadow(call: Call) -> Row:
 
 
 def get_shadow_row(call: Call) -> Row:
-    """Return the shadow control with the path's token. Raises SHADOW_NOT_FOUND."""
+    """Return the shadow control with the path's token. Raises SHADOW_NOT_FOUND if there is none."""
     row = crud.get_row(call, velocity_controls, SHADOW_NOT_FOUND)
     if row.shadow not in (SHADOW, PROMOTED):
         raise Problem(SHADOW_NOT_FOUND)

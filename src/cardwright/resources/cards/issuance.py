@@ -289,7 +289,7 @@ def find_issued(call: Call, body: CardCreate) -> StoredCard | None:
 
 
 def find_user(call: Call, token: str) -> Row:
-    """Return the row of the future cardholder. Raises USER_UNKNOWN."""
+    """Return the row of the future cardholder. Raises USER_UNKNOWN if the program has no such user."""
     row = records.find(call.db, users, call.program.id, token)
     if row is None:
         raise Problem(USER_UNKNOWN)
@@ -340,7 +340,7 @@ def find_sources(call: Call, body: CardCreate, user: Row, ended: StoredCard | No
 
 
 def find_source(call: Call, token: str | None) -> StoredCard | None:
-    """Return the card with this token; None without a token. Raises CARD_UNKNOWN."""
+    """Return the card with this token; None without a token. Raises CARD_UNKNOWN if the program has no such card."""
     return stored_of(crud.get_row(call, cards, CARD_UNKNOWN, token)) if token else None
 
 

@@ -29,9 +29,9 @@ PROGRAM_CONTROLS_MAX = 90
 
 
 def parse_moment(text: str) -> Instant:
-    """Return the instant of a date, an ISO 8601 date-time or an RFC 1123 date-time. Raises ValueError.
+    """Return the instant of a date, an ISO 8601 date-time or an RFC 1123 date-time.
 
-    A text without a time zone is in UTC.
+    A text without a time zone is in UTC. Raises ValueError for any other text.
     """
     try:
         return parse_instant(text)

@@ -44,7 +44,7 @@ FEE_TYPES = (
 class SimulationWebhook(Shape, frozen=True, kw_only=True):
     """The endpoint for the notification of this simulation.
 
-    Without user name and password, no Authorization header is sent.
+    Without a user name, no Authorization header is sent.
     """
 
     endpoint: Annotated[str, Meta(min_length=1, max_length=512)]

@@ -40,7 +40,10 @@ from cardwright.storage.tables import cards, funding_sources, message_tokens, tr
 
 
 def get_transaction(db: Connection, program_id: int, token: str) -> tuple[TransactionRow, int]:
-    """Return the row and the side (0: card, 1: load) of a token. Raises TRANSACTION_NOT_FOUND."""
+    """Return the row and the side (0: card, 1: load) of a token.
+
+    Raises TRANSACTION_NOT_FOUND if the program has no such token.
+    """
     claimed = id_and_kind_of(token)
     if claimed is not None:
         row_id, side = claimed

@@ -188,7 +188,7 @@ class PostgresStore:
         return worker
 
     async def _open(self, statements: Mapping[str, str]) -> PipelineConnection:
-        """Return a new connection with prepared statements. Raises Unavailable."""
+        """Return a new connection with prepared statements. Raises Unavailable if the database refuses it."""
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self._threads, self._connect)
         try:
@@ -206,7 +206,7 @@ class PostgresStore:
         return pipeline
 
     async def _prepare(self, pipeline: PipelineConnection, statements: Mapping[str, str]) -> None:
-        """Prepare statements on a connection. Raises Unavailable."""
+        """Prepare statements on a connection. Raises Unavailable if the database refuses them or does not answer in time."""
         try:
             await pipeline.prepare(statements, asyncio.get_running_loop().time() + self._database.limits.statement_s)
         except Conflict as conflict:

@@ -73,7 +73,10 @@ class PipelineConnection:
         self._poll.register(self._descriptor, select.POLLIN)
 
     async def prepare(self, statements: Mapping[str, str], deadline: float) -> None:
-        """Prepare the statements that ``send`` refers to by name. Raises Unavailable."""
+        """Prepare the statements that ``send`` refers to by name.
+
+        Raises Unavailable if the connection is lost before ``deadline``.
+        """
         try:
             for name, statement in statements.items():
                 self._wire.send_prepare(name.encode(), statement.encode())
@@ -87,7 +90,7 @@ class PipelineConnection:
         self._lose(ConnectionLost("the connection was closed"))
 
     def send(self, name: str, *arrays: bytes) -> None:
-        """Queue a statement with its parameters. Raises Unavailable."""
+        """Queue a statement with its parameters. Raises Unavailable if the connection is lost."""
         if self._loss is not None:
             raise self._loss
         try:
@@ -147,7 +150,7 @@ class PipelineConnection:
             await asyncio.sleep(0)
 
     async def _arrive(self, deadline: float) -> None:
-        """End a round trip. Raises Conflict, Unavailable or InDoubt."""
+        """End a round trip. Raises its error: Conflict, Unavailable or InDoubt."""
         if self._waiter is not None:
             timer = self._loop.call_at(deadline, self._time_out)
             try:

@@ -110,7 +110,7 @@ class SqliteStore:
         return worker
 
     async def _open_client(self) -> SqliteClient:
-        """Return the client of the process, and start a new process if the last one has ended. Raises Unavailable."""
+        """Return the client of the process, and start a new process if it has ended. Raises Unavailable if the old one hangs."""
         async with self._opening:
             if self._client is None or not self._client.is_open:
                 failpoint("connect.before")
@@ -330,9 +330,9 @@ class PinnedLog:
     """A write-ahead log (WAL) that cannot restart during a checkpoint, because a pinning reader is open.
 
     SQLite before 3.51.3 has a bug: a checkpoint that begins while a commit restarts the WAL may treat pages of the new WAL as
-    copied. These commits are lost, or the file is damaged (sqlite.org/wal.html, "The WAL-Reset Bug"). Frequent checkpoints beside
-    commits trigger it (decision 0002). A pin that begins while pages are uncopied prevents the restart; a pin that begins without
-    such pages keeps the checkpoint from copying any.
+    copied. Then the commits on these pages are lost, or the file is damaged (sqlite.org/wal.html, "The WAL-Reset Bug"). Frequent
+    checkpoints beside commits trigger it (decision 0002). A pin that begins while pages are uncopied prevents the restart; a pin
+    that begins without such pages keeps the checkpoint from copying any.
     """
 
     def __init__(self, path: str) -> None:

@@ -58,7 +58,10 @@ class SqliteClient:
         self._send(packed(statements))
 
     async def read(self, parts: Sequence[StatementRows], deadline: float) -> tuple[int, list[Any]]:
-        """Return the version of the database, and the rows of each statement. Raises Unavailable."""
+        """Return the version of the database, and the rows of each statement.
+
+        Raises Unavailable if they do not arrive by ``deadline``.
+        """
         _, version, results = await self._ask(None, parts, deadline, noop)
         return version, results
 

@@ -247,7 +247,8 @@ class Worker(Protocol):
     async def begin(self, want: ReadSet, deadline: float) -> LoadedRows:
         """Open a transaction, lock the accounts in the order of their ids and read all rows that the batch needs.
 
-        ``deadline`` is a time of the event loop, the limit for the whole batch. Raises Conflict and Unavailable.
+        ``deadline`` is a time of the event loop, the limit for the whole batch. Raises Conflict if the batch must run again, and
+        Unavailable if the database failed.
         """
         ...
 
@@ -282,20 +283,26 @@ class EngineStore(Protocol):
     async def open_worker(self) -> Worker:
         """Return a new worker with a separate connection, after a test commit.
 
-        Raises Unavailable and SchemaChanged.
+        Raises Unavailable if the database cannot commit, and SchemaChanged if its schema is of another version.
         """
         ...
 
     async def load_cards(self, keys: Sequence[tuple[int, str]]) -> list[CardRow]:
-        """Return the cards with these program ids and tokens, without unknown ones. Raises Unavailable."""
+        """Return the cards with these program ids and tokens, without unknown cards.
+
+        Raises Unavailable if they cannot be read in time.
+        """
         ...
 
     async def load_originals(self, ids: Sequence[int]) -> list[Original]:
-        """Return the card transactions with these ids, without unknown ones. Raises Unavailable."""
+        """Return the card transactions with these ids, without unknown ids. Raises Unavailable if they cannot be read in time."""
         ...
 
     async def load_chosen(self, keys: Sequence[TokenKey]) -> dict[TokenKey, Original]:
-        """Return the card transactions whose senders chose these tokens, without unknown ones. Raises Unavailable."""
+        """Return the card transactions whose senders chose these tokens, without unknown tokens.
+
+        Raises Unavailable if they cannot be read in time.
+        """
         ...
 
     async def close(self) -> None:
@@ -303,8 +310,8 @@ class EngineStore(Protocol):
         ...
 
     def next_ids(self) -> range:
-        """Return a block of odd transaction ids for this process alone. Each even id in between belongs to a load side.
+        """Return a block of odd transaction ids that no other process gets. Each even id in between belongs to a load side.
 
-        Raises Unavailable.
+        Raises Unavailable if the database cannot reserve the block.
         """
         ...
