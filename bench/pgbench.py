@@ -14,7 +14,7 @@ SCALE = 50
 
 
 def program() -> Path:
-    """Return the path of pgbench, in the folder of the server's programs. Raises FileNotFoundError."""
+    """Return the path of pgbench, in the folder of the server's programs. Raises FileNotFoundError if there is none."""
     path = find_binaries() / "pgbench"
     if not path.exists():
         raise FileNotFoundError(f"{path} (Debian: apt-get install postgresql-contrib)")

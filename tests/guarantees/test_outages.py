@@ -1,4 +1,5 @@
-"""Outages: the database becomes unavailable in every way and recovers. This is a short run; `make outages` runs the long one.
+"""Outages: the database becomes unavailable in each listed way (such as kill, freeze, full disk) and recovers. This is a short
+run; `make outages` runs the long one.
 
 The run records times and does not check them, because a busy machine may be slow. The limits are only a safety net.
 """

@@ -42,7 +42,7 @@ SIZE = settings(
 
 WEEK = 7 * DAY_MS
 
-# Types of the follow-ups of each kind of chain. Holds and announced credits have all kinds of follow-ups. A chain that is settled
+# Types of the follow-ups of each kind of chain. Holds and pending credits have all kinds of follow-ups. A chain that is settled
 # at once has only reversals.
 ANNOUNCED_REFUND, PIN_REFUND = "refund.authorization", "pindebit.refund"
 

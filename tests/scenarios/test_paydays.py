@@ -34,7 +34,7 @@ class Bank:
 
 
 def test_a_wage_comes_on_friday(scenario: Scenario) -> None:
-    """A credit announced on Monday is pending until its settlement date on Friday, and available from then on."""
+    """A credit that is reported on Monday is pending until its settlement date on Friday, and available from then on."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop")
     bank = Bank(scenario, ben)
     scenario.listens()

@@ -30,7 +30,10 @@ class MountError(RuntimeError):
 
 
 class Disk:
-    """A mounted file system with room for one database: `with Disk() as disk: disk.database`. Raises MountError."""
+    """A mounted file system with room for one database: `with Disk() as disk: disk.database`.
+
+    Raises MountError if the file system cannot be created or mounted.
+    """
 
     def __init__(self) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="cardwright-disk-", dir=MEMORY if MEMORY.is_dir() else None)

@@ -1,7 +1,7 @@
 """Races for the last room under a velocity control, between two processes on one PostgreSQL; `make stress-limits RACES=2000`.
 
-A round sends four requests for one user at the same time, two to each process. Three or four of them are purchases, each of
-which fits the limit if it is the only one. The test holds the user's account until batches of both processes wait for it
+A round sends four requests for one user at the same time, two to each process. Three or four of them are purchases, each of which
+fits the limit if it is the only one. The test locks the user's account until batches of both processes wait for it
 (`overlap.py`). Each round compares the number of approvals with the limit. Afterwards a second, naive count of all stored
 messages checks every decision (`naive_velocity.py`).
 """

@@ -57,7 +57,7 @@ UNDONE = ("pindebit.reversal", "account.funding.auth_plus_capture.reversal", "or
 
 REFUNDS = ("refund", "refund.authorization.clearing", "pindebit.refund")
 ANNOUNCEMENTS = ("refund.authorization", "refund.authorization.advice", "refund.authorization.reversal")
-"""Refunds bring money, announcements of refunds do not."""
+"""Types of pending refunds, which move no money. The types in ``REFUNDS`` move money."""
 
 OVER_AMOUNT, OVER_COUNT, PARTLY_APPROVED = 1834, 1817, 2
 

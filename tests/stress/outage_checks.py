@@ -151,7 +151,10 @@ def _fault(exchange: Exchange, moments: Moments, limits: Limits) -> str:
 
 
 def _check_recovery(record: Record, during: Sequence[Exchange], moments: Moments, limits: Limits) -> None:
-    """Check the time from the database's return to the first approval or, if later, to the last refused request."""
+    """Check the time from the database's return to the first approval or, if later, to the last refused purchase.
+
+    Also check that /readyz is ready in time after the first approval.
+    """
     purchases = [exchange for exchange in during if exchange.target == PURCHASE]
     first = min((e.answered_s for e in purchases if e.status == 201 and e.answered_s > moments.return_s), default=None)
     if first is None:

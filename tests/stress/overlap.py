@@ -1,4 +1,4 @@
-"""Overlap: two server processes on one PostgreSQL, and row locks that hold their batches until both wait.
+"""Overlap: two server processes on one PostgreSQL, and row locks that stop their batches until both wait.
 
 The test locks accounts on a separate connection, sends requests for them to both processes, and commits when
 ``pg_stat_activity`` shows that a backend of each process waits for a lock. So the requests overlap at any machine speed.

@@ -1,6 +1,6 @@
 """Races between two processes on one PostgreSQL: equal tokens, the last cent, the last use, deactivations and resets.
 
-The requests of every race overlap (``overlap.py``): the test holds the accounts until batches of both processes wait for them.
+The requests of every race overlap (``overlap.py``): the test locks the accounts until batches of both processes wait for them.
 """
 
 import time

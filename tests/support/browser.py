@@ -60,7 +60,10 @@ class BrowserError(RuntimeError):
 
 
 def find_chromium() -> str | None:
-    """Return the path of the Chromium to use, None if there is none. Raises ChromiumMissingError."""
+    """Return the path of the Chromium to use, None if there is none.
+
+    Raises ChromiumMissingError if the environment names an unusable one.
+    """
     name = os.environ.get(VARIABLE)
     if not name:
         return next(filter(None, map(shutil.which, NAMES)), None)
@@ -112,7 +115,7 @@ class Browser:
         return page
 
     def call(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Return the result of a DevTools command. Raises BrowserError."""
+        """Return the result of a DevTools command. Raises BrowserError if the command fails."""
         number, deadline = next(self._ids), time.monotonic() + LIMIT_SECONDS
         message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         # If Chromium has ended, the pipe is broken, and reading raises the error with its output.
@@ -166,7 +169,7 @@ class Page:
         self.requests: list[str] = []
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Return the result of a DevTools command to this page. Raises BrowserError."""
+        """Return the result of a DevTools command to this page. Raises BrowserError if the command fails."""
         return self._browser.call(method, session=self._session, **parameters)
 
     def note(self, event: str, details: dict[str, Any]) -> None:
@@ -188,7 +191,7 @@ class Page:
         return [url for url in self.requests if urlsplit(url).netloc not in ("", urlsplit(root_url).netloc)]
 
     def navigate(self, url: str) -> None:
-        """Open a URL and wait until the document is loaded; its modules may still run. Raises BrowserError."""
+        """Open a URL and wait until the document is loaded; its modules may still run. Raises BrowserError if that fails."""
         if problem := self.call("Page.navigate", url=url).get("errorText"):
             raise BrowserError(f"{url}: {problem}")
         self.wait_for("document.readyState === 'complete'")
@@ -224,7 +227,7 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=event, button="left", clickCount=1, **point)
 
     def type(self, selector: str, text: str) -> None:
-        """Click a field and replace its content by a text."""
+        """Click a field and replace its content with a text."""
         self.click(selector)
         self.press("a", ctrl=True)
         self.press("Delete")

@@ -49,7 +49,7 @@ class ForkedProcess:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired."""
+        """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired after ``timeout`` seconds."""
         self._process.join(timeout)
         code = self.poll()
         if code is None:
@@ -64,7 +64,7 @@ class ForkedProcess:
 
 
 def run_forked(start: Start) -> int:
-    """Run the command, wait for its end and return its exit code. Raises TimeoutError."""
+    """Run the command, wait for its end and return its exit code. Raises TimeoutError after ``SECONDS``."""
     process = ForkedProcess(start)
     try:
         return process.wait(SECONDS)

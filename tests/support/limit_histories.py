@@ -340,7 +340,7 @@ class Histories:
     # --- The check ------------------------------------------------------------------------------
 
     def check(self, turn: int, places: Iterable[Place]) -> list[Failure]:
-        """Return the failures of the histories, only the first one of each kind and person."""
+        """Return the first failure of each kind and person."""
         failures = list[Failure]()
         with self.platform.database.read() as db:
             for place in places:

@@ -63,7 +63,10 @@ class Account:
 
 
 def owner_account() -> Account:
-    """Return the current account, or for root an unprivileged account that every Unix has. Raises RuntimeError."""
+    """Return the current account, or for root an unprivileged account that every Unix has.
+
+    Raises RuntimeError if there is none.
+    """
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), "ourselves")
     for name in ("postgres", "nobody"):
@@ -110,7 +113,7 @@ def candidate_folders() -> Iterator[Path]:
 
 
 def find_binaries() -> Path:
-    """Return the folder with `initdb` and `postgres`. Raises PostgresMissingError."""
+    """Return the folder with `initdb` and `postgres`. Raises PostgresMissingError if there is none."""
     binaries = next((folder for folder in candidate_folders() if major_version(folder) >= OLDEST), None)
     if binaries is None:
         raise PostgresMissingError

@@ -71,7 +71,10 @@ class Client:
         return self.request("DELETE", path, headers=headers)
 
     def request(self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None) -> Reply:
-        """Send `body` as JSON, or unchanged if it is bytes. `headers` override the defaults. Raises OSError, HTTPException."""
+        """Send `body` as JSON, or unchanged if it is bytes.
+
+        `headers` override the defaults. Raises OSError or HTTPException without a response.
+        """
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         sent = {"Authorization": self._authorization, "Accept": "application/json"}
         sent |= {"Content-Type": "application/json"} if content is not None else {}

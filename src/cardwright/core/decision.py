@@ -74,9 +74,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     itself) and ``due_ms`` (the expiry of its hold).
 
     A message that follows sets ``chain``, the root afterwards. A completion sets ``released``, the returned rest of the hold. A
-    reversal or an advice sets ``left``, the amount that stays authorized. ``use`` is the change of velocity usage.
-    ``limited_by`` names the control that declined. ``fee`` is the real-time fee's transaction after the message. ``unload`` is
-    the part of an announced credit that its clearing sends to the funding source.
+    reversal or an advice sets ``left``, the amount that stays authorized. ``use`` is the change of velocity usage. ``limited_by``
+    names the control that declined. ``fee`` is the real-time fee's transaction after the message. ``unload`` is the part of a
+    pending credit that its clearing sends to the funding source.
     """
 
     type_id: int

@@ -99,8 +99,8 @@ def expire(snapshot: Snapshot, now: Instant) -> Decision:
 def clear(snapshot: Snapshot, message: Clearing) -> Decision:
     """Take the money from the hold first, then from the account (if ``allow_gpa_auth``), then by a JIT load.
 
-    A clearing is declined only if its amount does not fit into an account. The clearing of an announced credit brings money
-    instead. Without JIT Funding the account may fall below zero, or the program's overdraft account covers the shortage
+    A clearing is declined only if its amount does not fit into an account. The clearing of a pending credit brings money instead.
+    Without JIT Funding the account may fall below zero, or the program's overdraft account covers the shortage
     (``overdraft_destination``). The completions of PIN debit, cash and quasi-cash are final: the rest of the hold is released.
     Other clearings keep it for a further clearing, a reversal or its expiry. A forced clearing ignores the chain that it names.
     """
@@ -141,7 +141,7 @@ def clear(snapshot: Snapshot, message: Clearing) -> Decision:
 def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
     """Return money to the account, or directly to the funding source, by the product's ``refunds_destination``.
 
-    An announced refund moves money when it is cleared. An amount that does not fit into an account is declined as invalid.
+    A pending refund moves money when it is cleared. An amount that does not fit into an account is declined as invalid.
     """
     if not snapshot.account.has_room(snapshot.currency, message.amount):
         return declined(snapshot, message.type_id, Reason.INVALID_AMOUNT, message.amount)
@@ -151,7 +151,7 @@ def refund(snapshot: Snapshot, message: Refund, now: Instant) -> Decision:
 
 
 def announce(snapshot: Snapshot, type_id: int, amount: int, due: Instant) -> Decision:
-    """Record an announced credit. No balance changes, and the money cannot be spent before its clearing (wire reference, 9.5)."""
+    """Record a pending credit. No balance changes, and the money cannot be spent before its clearing (wire reference, 9.5)."""
     unload = _refund_to_source(snapshot, amount)
     return approved(snapshot, type_id, State.PENDING, amount, impacted=0, hold_left=amount, due_ms=due, unload=unload)
 

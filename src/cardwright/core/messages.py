@@ -103,8 +103,8 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``user_token`` and ``movement``, a JSON fragment, belong to transactions without a card; their ``mid`` is empty. ``hold_ms``
     is the requested duration of a pre-authorization's hold. ``released`` is the rest of a hold that a completion returned.
-    ``left`` is the amount that stays authorized after a reversal or an advice. ``unload`` is the part of an announced credit
-    that its clearing will return to the funding source, or after a release no longer will.
+    ``left`` is the amount that stays authorized after a reversal or an advice. ``unload`` is the part of a pending credit that
+    its clearing will return to the funding source, or after a release no longer will.
 
     ``increments`` are the ids and tokens of a chain's increments, in the root and in later messages. ``parts`` are the chain's
     parts, at its root; None while they follow from the columns of the root. Only ``parts`` and ``increments`` change later.
@@ -226,7 +226,7 @@ class Reversal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Clearing(msgspec.Struct, frozen=True, kw_only=True):
-    """Final ``amount`` in minor units. Money leaves the account, or an announced credit arrives.
+    """Final ``amount`` in minor units. Money leaves the account, or a pending credit arrives.
 
     A forced clearing takes only card and merchant from the message that it names. ``forced_as`` is its stored type.
     """

@@ -98,7 +98,7 @@ FAMILIES = {TYPE_NUMBER[name]: family for name, family in _FAMILIES.items()}
 """The follow-ups of a chain, by the type of its root."""
 
 PENDING_CREDITS = frozenset({TYPE_NUMBER["refund.authorization"], TYPE_NUMBER["original.credit.authorization"]})
-"""Types that announce money. No balance changes before the clearing, and ``hold_left`` is the amount still announced."""
+"""Types of pending credits. No balance changes before the clearing, and ``hold_left`` is the amount that is still pending."""
 
 REQUEST_TYPES = frozenset(REQUEST_TYPE_OF)
 """Types of requests, which checks may decline."""
@@ -141,7 +141,7 @@ COMPLETIONS = frozenset(clearing for type_id in CLEARED_ONCE if (clearing := FAM
 EXPIRIES = frozenset(family.expiry for family in FAMILIES.values() if family.expiry is not None)
 
 CREDIT_CLEARINGS = frozenset(clearing for type_id in PENDING_CREDITS if (clearing := FAMILIES[type_id].clearing) is not None)
-"""Types that bring announced money."""
+"""Types of the clearings of pending credits."""
 
 REFUNDS = frozenset(
     {REFUND, PIN_REFUND, FAMILIES[ANNOUNCED_REFUND].clearing, FAMILIES[PIN_REFUND].reversal}

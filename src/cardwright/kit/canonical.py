@@ -1,7 +1,7 @@
 """Canonical forms: equal bytes for all spellings of a request.
 
 A form has no spaces, no order of keys and one spelling for each number. Fields that are absent, null or equal to their default
-are left out. A text field holds text, even if the request has a number there. The order of a list counts.
+are left out. The value of a text field is a text, even if the request has a number there. The order of a list counts.
 """
 
 from collections.abc import Callable

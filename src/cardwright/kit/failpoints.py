@@ -1,7 +1,7 @@
 """Failpoints: named places in the code at which a test kills or pauses the process.
 
 They do nothing unless the environment variable ``CARDWRIGHT_FAILPOINTS`` names a folder. A file in it with the name of a
-failpoint arms that failpoint, also while the process runs. The file holds an action and a count, 1 if left out:
+failpoint arms that failpoint, even while the process runs. The file contains an action and a count, 1 if left out:
 
 * ``kill 7``: when the process passes the failpoint for the seventh time, it kills itself with SIGKILL.
 * ``pause 3``: at the third time the process renames the file to ``<name>.reached``. It waits until that file is gone, at most

@@ -98,7 +98,7 @@ def _kept_authority(path: Path) -> trustme.CA:
 
 
 def _is_still_good(path: Path, authority: x509.Certificate, identities: set[str], now: datetime) -> bool:
-    """Return whether the file holds a key and the authority's certificate of it for these identities.
+    """Return True if the file contains a key and a certificate of it that the authority issued for these identities.
 
     The certificate must be valid for more than ``RENEW_BEFORE``.
     """

@@ -1,4 +1,4 @@
-"""Card events beyond purchases and PIN debits, as tables: cash, quasi-cash, account funding, announced refunds and credits."""
+"""Card events beyond purchases and PIN debits, as tables: cash, quasi-cash, account funding, pending refunds and credits."""
 
 import pytest
 
@@ -46,7 +46,7 @@ HELD_AND_AT_ONCE = """
     fund 0           | account.funding CLEARED 1830                | -             | - 0 0                   | -
 """
 
-# An announced amount changes no balance before its clearing. A PIN refund is booked at once and can be reversed.
+# A pending credit changes no balance before its clearing. A PIN refund is booked at once and can be reversed.
 ANNOUNCED = """
     message         | type state code                             | order           | impact ledger available | postings
     announce 10     | refund.auth PENDING                         | unPENDING 10    | 0 0 0                   | -
@@ -88,7 +88,7 @@ FORCED = """
     force 6 as cash       | auth.clearing.atm.withdrawal COMPLETION | COMPLETION 6   | -6 0 0                  | F-6 S+6
 """
 
-# On a preloaded account: an announced amount cannot be spent.
+# On a preloaded account: a pending credit cannot be spent.
 PLAIN = """
     message          | type state code                          | order | impact ledger available | postings
     credit 100       | original.credit COMPLETION               | -     | +100 100 100            | A+100 S-100

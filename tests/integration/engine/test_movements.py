@@ -87,7 +87,7 @@ ROWS = [[cell.strip() for cell in line.split("|")] for line in TABLE.strip().spl
 
 
 class MovementShop(Shop):
-    """A shop that also plays the table. Each row has a new user, friend and funding source."""
+    """A shop that also runs the steps of a table row. Each row has a new user, friend and funding source."""
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__(server)

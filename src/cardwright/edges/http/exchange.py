@@ -72,7 +72,7 @@ def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
 
 
 def content_length(headers: list[tuple[bytes, bytes]]) -> int:
-    """Return the announced size of a body in bytes, 0 without one. The parser has checked that it is a number."""
+    """Return the Content-Length of a request in bytes, 0 without the header. The parser has checked that it is a number."""
     return int(dict(headers).get(b"content-length", b"0"))
 
 

@@ -66,7 +66,7 @@ def balances_are_sums_of_entries(db: Connection) -> Iterator[Discrepancy]:
 
 
 _HELD: ColumnElement[int] = case((transactions.c.type_id.in_(PENDING_CREDITS), 0), else_=transactions.c.hold_left)
-"""The hold of a transaction on its account: 0 for an announced credit."""
+"""The hold of a transaction on its account: 0 for a pending credit."""
 
 
 def held_is_open_holds(db: Connection) -> Iterator[Discrepancy]:
@@ -104,7 +104,7 @@ def _accounts(
 def approved_has_one_entry(db: Connection) -> Iterator[Discrepancy]:
     """Every approved transaction with an effect has one journal entry, and every other transaction has none.
 
-    A direct deposit moves money only when it is applied or reversed. An announced credit has an effect of 0.
+    A direct deposit moves money only when it is applied or reversed. A pending credit has an impacted amount of 0.
     """
     row = transactions.c
     moved_money = and_(row.impacted.is_not(None), row.impacted != 0, row.type_id.not_in(DEPOSITS_WITHOUT_ENTRY))
@@ -295,7 +295,7 @@ def chain_shares_its_time(db: Connection) -> Iterator[Discrepancy]:
 def open_hold_has_an_end(db: Connection) -> Iterator[Discrepancy]:
     """A transaction has an expiry exactly while it has an open hold.
 
-    An announced deposit has one while it is PENDING. The pending fee of a purchase has none: it ends with the purchase.
+    A deposit has an expiry while it is PENDING. The pending fee of a purchase has no expiry: it ends with the purchase.
     """
     row = transactions.c
     waits = and_(row.type_id.in_(ANNOUNCED), row.state == int(State.PENDING))

@@ -87,7 +87,7 @@ _STRONG = tuple(re.compile(kind) for kind in (r"[0-9]", r"[a-z]", r"[A-Z]", r"[^
 
 def check_profile(body: Profile) -> None:
     """Raise a problem if a field has an invalid format. The problem names the field and never contains a secret."""
-    # The column holds the case-folded address, and folding can lengthen a text.
+    # The column has the case-folded address, and folding can lengthen a text.
     if body.email is not None and not (_ADDRESS.fullmatch(body.email) and len(body.email.casefold()) <= 255):
         raise bad_field("email", "must be an email address")
     if body.password and not all(kind.search(body.password) for kind in _STRONG):

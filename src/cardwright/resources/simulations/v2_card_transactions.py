@@ -349,7 +349,7 @@ EVENTS: tuple[Event, ...] = (
 )
 """All event types of a card.
 
-The wire has types but no paths for advice and reversal of announced credits and of PIN refunds. Cardwright adds these paths
+The wire has types but no paths for advice and reversal of pending credits and of PIN refunds. Cardwright adds these paths
 (choice).
 """
 

@@ -284,7 +284,10 @@ class PostgresWorker:
         self._deadline = 0.0
 
     async def probe(self, deadline: float) -> None:
-        """Commit an update without a change. Raises Unavailable if the database accepts no writes, and SchemaChanged."""
+        """Commit an update without a change.
+
+        Raises Unavailable if the database accepts no writes, and SchemaChanged if its schema is of another version.
+        """
         self._pipeline.send("probe")
         self._pipeline.send("schema")
         try:

@@ -191,7 +191,10 @@ class SqliteWorker:
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="worker")
 
     async def probe(self, deadline: float) -> None:
-        """Commit an update without a change. Raises Unavailable if the file accepts no writes, and SchemaChanged."""
+        """Commit an update without a change.
+
+        Raises Unavailable if the file accepts no writes, and SchemaChanged if its schema is of another version.
+        """
         try:
             await self._share(deadline)
             try:

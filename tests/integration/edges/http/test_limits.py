@@ -350,7 +350,7 @@ def test_a_refused_client_that_goes_on_sending_is_disconnected() -> None:
 
 
 def test_time_that_the_server_takes_does_not_count() -> None:
-    """A partial request behind a slow one does not time out, because its bytes are not read meanwhile."""
+    """A pipelined partial request does not time out while the server answers an earlier one, because reading is paused."""
 
     async def say(running: Running) -> None:
         reader, writer = await running.connect()

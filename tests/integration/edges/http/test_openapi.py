@@ -25,7 +25,7 @@ from tests.support.server import Client, Reply, RunningServer
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.document_bytes())
 OPERATIONS = {(verb.upper(), path): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()}
 CALLS_MAX = 1_500
-"""Maximum number of calls of Python functions for each operation. The document needs 600, which take 0.4 ms."""
+"""Maximum number of calls of Python functions for each operation. The document needs about 600."""
 
 BODY_ROUTES = [route for route in ROUTES if route.body is not None]
 
