@@ -305,7 +305,10 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(chain["request_type"] in ADVISED for chain in self.chains))
     @rule(which=st.integers(0, 99), less=st.sampled_from((-5, 0, 1, 1_000_000)))
     def advise(self, which: int, less: int) -> None:
-        """Send an advice that lowers the total by ``less``, but not below the cleared amount. A negative ``less`` raises it."""
+        """Send an advice that lowers the total by ``less``, but not below the cleared amount.
+
+        A negative ``less`` increases the total.
+        """
         chain = self.pick(which, ADVISED)
         done = abs(chain["settled"])
         total = max(done, done + chain["hold"] - less)

@@ -16,7 +16,7 @@ from tests.support.docs import SHELL, Block, blocks_of, write_target
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "development" / "adding-a-resource.md"
 PAGE_REVISIONS = ("0002", "0003")
-"""The last and the next database revision on the page. The test replaces them by the current ones."""
+"""The last and the next database revision on the page. The test replaces them with the current ones."""
 
 REPOSITORY_PATH = re.compile(r"`((?:src|tests|docs)/[^`\s]+)`")
 IDENTIFIER = re.compile(r"`(\w+)`")

@@ -202,7 +202,7 @@ def card_request(
 ) -> CardRequest:  # fmt: skip
     """Return a message of ``amount`` minor units for ``InProcessPlatform.run``, by default a purchase.
 
-    Its card is the key of a card. ``run`` replaces it by the card.
+    Its card is the key of a card. ``run`` replaces it with the card.
     """
     fields: dict[str, Any] = {"is_forced": True} if forced else {} if request_type is None else {"request_type": request_type}
     if request_type in CATEGORY_OF:

@@ -84,7 +84,7 @@ class Replay:
     """Replay of one account under a timeline.
 
     ``see`` returns the snapshot of a row's decision, without money and without controls. The replay calls it only if a decision
-    may change, or if an MCC group may have raised the hold of a declined purchase.
+    may change, or if an MCC group may have increased the hold of a declined purchase.
     """
 
     def __init__(self, timeline: Timeline, holders: Mapping[int, Holder], see: Callable[[TransactionRow], Snapshot]) -> None:
@@ -171,7 +171,7 @@ class Replay:
         return None
 
     def _authorization_of(self, row: TransactionRow, details: Details) -> Authorization:
-        """Return the purchase as controls evaluate it: with its raised hold, if the merchant's MCC groups raise it."""
+        """Return the purchase as controls evaluate it: with its increased hold, if the merchant's MCC groups increase it."""
         message = request_of_row(row, details)
         if row.impacted is not None and row.amount > row.request_amount:
             return msgspec.structs.replace(message, increase=row.amount - row.request_amount)

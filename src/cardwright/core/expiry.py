@@ -42,8 +42,8 @@ def expiration_instant(start_ms: int, unit: str, value: int) -> int:
 def expiration_of(start_ms: int, unit: str, value: int, min_unit: str | None = None, min_value: int | None = None) -> int:
     """Return the expiration with the product's minimum lifetime (``min_offset``).
 
-    It is the later of both, each rounded by its own unit; without a minimum it is ``expiration_instant``. Raises ValueError if
-    only one of ``min_unit`` and ``min_value`` is given.
+    It is the later of the two ends, each rounded by its own unit; without a minimum it is ``expiration_instant``. Raises
+    ValueError if only one of ``min_unit`` and ``min_value`` is given.
     """
     expiration_ms = expiration_instant(start_ms, unit, value)
     if min_unit is None and min_value is None:

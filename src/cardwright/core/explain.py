@@ -61,7 +61,10 @@ def explain(
 
 
 def _increase_step(snapshot: Snapshot, message: Authorization, refused: bool) -> dict[str, Any]:
-    """Return the step that raises the hold by the merchant's MCC groups. It is not a check, but later checks use its amount."""
+    """Return the step that increases the hold by the merchant's MCC groups.
+
+    It is not a check, but later checks use its amount.
+    """
     places, categories = exponent_of(snapshot.currency) or 0, snapshot.spend.categories
     return {
         "check": "hold_is_raised",
@@ -163,8 +166,8 @@ def _less_than_the_largest(places: int) -> str:
 
 
 FOLLOW_UP_REMEDIES = {
-    Reason.PREVIOUSLY_REVERSED: "the authorization still has a hold; this one was reversed in full",
-    Reason.PREVIOUSLY_COMPLETED: "the authorization still has a hold; this one was cleared",
+    Reason.PREVIOUSLY_REVERSED: "the authorization has an open hold; its hold was reversed in full",
+    Reason.PREVIOUSLY_COMPLETED: "the authorization has an open hold; its hold was cleared",
     Reason.ORIGINAL_NOT_FOUND: "the original lies within find_original_window_days",
     Reason.INVALID_AMOUNT: "the amount is at most the open part of the hold, or an advice lowers the total",
 }

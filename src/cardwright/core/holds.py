@@ -27,10 +27,10 @@ def is_due(chain: Chain, now: Instant) -> bool:
 
 
 def raised(snapshot: Snapshot, message: Authorization) -> Authorization:
-    """Return the purchase with its hold raised by the merchant's MCC groups.
+    """Return the purchase with its hold increased by the merchant's MCC groups.
 
-    The largest of several increases applies (a choice). Only a purchase with a later clearing is raised. Account verifications
-    and products that opt out are not.
+    The largest of several increases applies (a choice). Only the hold of a purchase with a later clearing is increased. Account
+    verifications and products that opt out have no increase.
     """
     increases = snapshot.spend.categories.increases
     is_cleared_later = message.request_type in RAISED and message.details.velocity_category is VelocityCategory.PURCHASE

@@ -79,7 +79,7 @@ def _refusal(chain: Chain, amount: int, left: int) -> Reason | None:
 def advise(snapshot: Snapshot, message: Advice) -> Decision:
     """Lower the total of an authorization, which may be partly cleared. A higher total needs an increment and is declined."""
     chain, family = chain_of(snapshot)
-    assert family.advice is not None, "parsing lets an advice name only a hold or an announcement"
+    assert family.advice is not None, "parsing lets an advice name only a hold or a pending credit"
     lowered_by = abs(chain.cleared) + chain.hold_left - message.amount
     if (refusal := _refusal(chain, lowered_by, chain.hold_left)) is not None or lowered_by < 0:
         return declined(snapshot, family.advice, refusal or Reason.INVALID_AMOUNT, message.amount)
@@ -157,7 +157,7 @@ def announce(snapshot: Snapshot, type_id: int, amount: int, due: Instant) -> Dec
 
 
 def _credit_announced(snapshot: Snapshot, type_id: int, amount: int, chain: Chain | None) -> Decision:
-    """Clear a credit, with or without its announcement (``chain``). The money goes to the destination of refunds."""
+    """Clear a credit, with or without its pending credit (``chain``). The money goes to the destination of refunds."""
     is_refund = type_id == FAMILIES[ANNOUNCED_REFUND].clearing
     excess = UsageChange(amount, 1) if chain is None else UsageChange(max(0, amount - chain.hold_left), 0)
     brought = _credit(snapshot, type_id, amount, use=UsageChange(-amount, 0) if is_refund else excess)

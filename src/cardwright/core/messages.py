@@ -254,7 +254,7 @@ class Expiry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """Refund of ``amount`` minor units by the merchant, or the announcement of one. ``type_id`` is the transaction's type.
+    """Refund of ``amount`` minor units by the merchant, or a pending refund. ``type_id`` is the transaction's type.
 
     It begins a new chain and changes no hold, clearing or state of a purchase that it names. Only velocity controls use that
     purchase (``Details.refund_of``).

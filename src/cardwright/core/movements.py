@@ -95,7 +95,7 @@ class ProgramTransfer(Movement, frozen=True, kw_only=True):
 DEPOSIT_STATES = {
     State.PENDING: "PENDING", State.COMPLETION: "APPLIED", State.CLEARED: "REVERSED", State.DECLINED: "REJECTED",
 }  # fmt: skip
-"""The name of a direct deposit's state. The state is stored as that of its first transaction."""
+"""The name of a direct deposit's state, by the state of its first transaction."""
 
 ARRIVAL_REASON = "Newly created"
 """The reason of the transition to PENDING, as in the public sample of such a transition."""
@@ -128,7 +128,7 @@ class DepositTransition(Movement, frozen=True, kw_only=True):
 
 
 class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
-    """Auto reload as the engine sees it: an available balance below ``trigger`` is raised to ``goal``, both in minor units."""
+    """Auto reload as the engine sees it: an available balance below ``trigger`` is increased to ``goal``, both in minor units."""
 
     token: str
     source_id: int
@@ -139,7 +139,7 @@ class AutoReload(msgspec.Struct, frozen=True, kw_only=True):
     doc: str
 
     def order(self, token: str, user_token: str, available: int) -> GpaLoad:
-        """Return the order that raises the available balance to ``goal``."""
+        """Return the order that increases the available balance to ``goal``."""
         return GpaLoad(token=token, amount=self.goal - available, echoed={"user_token": user_token}, reload=self.doc)
 
 
@@ -254,7 +254,7 @@ def _program_transfer(snapshot: MovementSnapshot, movement: ProgramTransfer) -> 
 
 
 def _announce(snapshot: MovementSnapshot, movement: Deposit) -> Steps:
-    """Announce a deposit. If it is due, or its holder is inactive, a second step applies or rejects it at once."""
+    """Record a deposit as pending. If it is due, or its holder is inactive, a second step applies or rejects it at once."""
     types, due = CREDITED if movement.is_credit else DEBITED, movement.settles_ms
     applies = movement.at_once or due <= snapshot.now
     further = _applied(snapshot, types, movement.amount) if applies or not snapshot.parties[0].is_active else None

@@ -298,7 +298,7 @@ def _quoted(text: str) -> str:
 
 
 def _inside(chosen: str | None) -> str:
-    """Return a client's token for use inside quotation marks, escaped because it may contain some. Empty for None."""
+    """Return a client's token for use inside quotation marks; quotation marks in the token are escaped. Empty for None."""
     return to_json(chosen).decode()[1:-1] if chosen is not None else ""
 
 

@@ -16,7 +16,7 @@ from cardwright.engine.packed_cache import PackedCache
 from cardwright.storage.engine.store import CardRow
 
 CARDS_MAX = 1_000_000
-"""Cards that a process caches. The oldest is evicted first."""
+"""Maximum number of cards that a process caches. The oldest card is evicted first."""
 
 CardKey = tuple[int, str]
 """Program id and card token."""

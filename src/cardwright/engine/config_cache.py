@@ -33,10 +33,10 @@ from cardwright.storage.records import find
 from cardwright.storage.tables import card_products, funding_sources
 
 ORIGINALS_MAX = 50_000
-"""Transactions that are cached for the messages that follow them, about 0.2 KB each."""
+"""Maximum number of transactions that are cached for the messages that follow them, about 0.2 KB each."""
 
 USERS_MAX = 300_000
-"""Users of a program whose own controls are cached. If there are more, the entry is dropped."""
+"""Maximum number of users of a program whose controls are cached. If there are more, the program's entry is dropped."""
 
 T = TypeVar("T")
 

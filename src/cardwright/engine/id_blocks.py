@@ -9,7 +9,7 @@ class IdSource:
         self._end = 0
 
     def refill(self, block: range) -> None:
-        """Replace the current block by a new one. Ids that are left in the current block are not used.
+        """Replace the current block with a new one. Ids that are left in the current block are not used.
 
         On SQLite a block begins after the highest stored id, so it can contain ids that a batch has drawn and not written yet.
         These are skipped.

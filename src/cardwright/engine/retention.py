@@ -1,8 +1,8 @@
-"""Retention: removes notifications, inbox messages and backtests that ended long ago, a few rows at a time.
+"""Retention: removes notifications, inbox messages and backtests after the retention time, a few rows at a time.
 
-The books, transactions, chosen tokens and the history of the configuration are never removed. Age is real time: a program
-whose clock is moved forward keeps what it received yesterday. Several processes may remove at the same time; each passes over
-the rows that another one has locked, so none waits for another.
+The books, transactions, chosen tokens and the history of the configuration are never removed. Age is real time: moving a
+program's clock forward removes nothing. Several processes may remove at the same time. Each skips the rows that another process
+has locked, so that it does not wait.
 """
 
 import asyncio
@@ -22,19 +22,22 @@ from cardwright.storage.failures import Unavailable
 from cardwright.storage.tables import backtest_flips, backtests, inbox_messages, outbox
 
 ROWS_MAX: Final = 200
-"""Rows of one step, which is one transaction: on SQLite purchases wait for it, about 2 ms."""
+"""Maximum number of rows of one step, which is one transaction. On SQLite purchases wait for it, about 2 ms."""
 
 MESSAGES_MAX: Final = 5
-"""Inbox messages of one step: one may have 1 MiB, which takes SQLite as long as 400 rows of the outbox."""
+"""Maximum number of inbox messages of one step.
+
+A message may have 1 MiB, which takes SQLite as long as 400 rows of the outbox.
+"""
 
 PAUSE_S: Final = 0.05
-"""The shortest pause between two steps."""
+"""Minimum pause between two steps, in seconds."""
 
 PAUSE_SHARE: Final = 9
 """Minimum ratio of a pause to the step before it, so that nine tenths of the time remain for other work."""
 
 ROUND_S: Final = 60.0
-"""The time between the end of a round, which removes all that is old enough, and the beginning of the next."""
+"""Seconds between the end of a round and the beginning of the next. A round removes all rows that are old enough."""
 
 REMOVED = Counter("cardwright_removed_rows", "Rows removed after the retention time", ["table"])
 
@@ -58,7 +61,7 @@ def find_delivered(before_ms: Instant) -> Select[tuple[int, ...]]:
 
 
 def find_dead(before_ms: Instant) -> Select[tuple[int, ...]]:
-    """Select notifications that were given up."""
+    """Select notifications without further attempts."""
     return _settled(Delivery.DEAD, before_ms)
 
 
@@ -140,7 +143,7 @@ class Retention:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Remove what is old enough, round after round, until ``stop`` is called."""
+        """Remove rows that are old enough, round after round, until ``stop`` is called."""
         while not self._stopped.is_set():
             try:
                 await self.remove_all()

@@ -5,8 +5,8 @@ a connection, a list and the index that follows the page.
 
 Several readers can share a connection. A reader that finds another reader's bookmark may get an entry twice, but must not miss
 one. While entries only arrive, a bookmark is never behind the end of an earlier page with the same index. A page at a plain
-offset is in front of all of them, so it removes the bookmarks that it does not confirm. Of two positions with the same index
-the front one is kept.
+offset is in front of all of them, so it removes the bookmarks that it does not confirm. Of two positions with the same index, the
+position nearer to the front of the list is kept.
 """
 
 import threading

@@ -31,9 +31,9 @@ def self_made_certificate(directory: Path, hosts: Iterable[str], now: datetime) 
     """Return the paths of the file that clients trust and of the server's key and certificate. ``now`` has a time zone.
 
     ``ca.pem`` is the authority's certificate: a client with this file trusts the server (``verify=`` of requests, ``cafile`` of
-    ssl). ``ca-key.pem`` holds the authority's key and certificate. Both are created once and kept. ``server.pem`` holds key and
-    certificates of the server. It is renewed only if at most seven days are left or the hosts differ. Files with a key have
-    mode 0600.
+    ssl). ``ca-key.pem`` contains the authority's key and certificate. Both are created once and kept. ``server.pem`` contains the
+    key and the certificates of the server. It is renewed only if at most seven days are left or the hosts differ. Files with a
+    key have mode 0600.
 
     For development only. A process that can read ``ca-key.pem`` can impersonate any host to each client that trusts ``ca.pem``.
     trustme fixes the validity of ``ca.pem`` to the years 2000 to 2999. Raises ValueError without hosts, for a text that is not
@@ -91,9 +91,9 @@ def _kept_authority(path: Path) -> trustme.CA:
     content = read_file(path)
     key = load_pem_private_key(content, password=None)
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise ValueError(f"{path} does not hold the elliptic-curve key of a self-made authority")
+        raise ValueError(f"{path} does not contain the elliptic-curve key of a self-made authority")
     if x509.load_pem_x509_certificate(content).public_key() != key.public_key():
-        raise ValueError(f"{path} holds the certificate of another key")
+        raise ValueError(f"{path} contains the certificate of another key")
     return trustme.CA.from_pem(content, content)
 
 

@@ -31,7 +31,7 @@ CLOSED_MS = 600_000
 
 
 class DayTotals(NamedTuple):
-    """Lines of a day's report, none of them negative. ``entries`` is the number of journal entries."""
+    """Totals of a day: the lines of its report, none of them negative. ``entries`` is the number of journal entries."""
 
     jit_load: int = 0
     jit_load_reversal: int = 0

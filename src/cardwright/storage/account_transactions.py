@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, select, union_all
 from cardwright.storage.tables import holder_transactions, holders, transactions
 
 RECENT_MAX = 8
-"""Transactions that move to an account's list together. A stored row names at most one fewer."""
+"""Number of transactions that move to an account's list together. A stored row names at most one fewer."""
 
 ID_SIZE = 5
 """Bytes of a transaction's id, the highest first; see ``core.transaction_row``."""

@@ -53,7 +53,7 @@ PEER_OPTIONS = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_
 
 
 class Database:
-    """Connections for reading and for writing.
+    """Database: connections for reading and for writing.
 
     ``address`` is a file path or ``postgresql://…``, which may name several hosts. ``limits`` applies to every wait; the default
     is for commands.
@@ -138,7 +138,10 @@ class Database:
         self.engine.dispose()
 
     def connect_postgres(self, options: str, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
-        """Return a new psycopg connection. ``options`` are settings of the session. Raises psycopg.OperationalError."""
+        """Return a new psycopg connection.
+
+        ``options`` are settings of the session. Raises psycopg.OperationalError if no host accepts it.
+        """
         import psycopg
 
         parameters: dict[str, Any] = self._parameters()
@@ -173,7 +176,7 @@ class Database:
 
     @contextmanager
     def _guarded(self, engine: Engine, deadline: float | None) -> Iterator[tuple[Connection, Watch | None]]:
-        """Yield a connection under the watchdog. Errors of a database that is away become Unavailable."""
+        """Yield a connection under the watchdog. Errors of an unavailable database become Unavailable."""
         watch: Watch | None = None
         try:
             if self._is_closed:
@@ -270,7 +273,7 @@ class Database:
 
 @contextmanager
 def _discarded_when_void(connection: Connection) -> Iterator[None]:
-    """Invalidate a connection after an error that means that the database is away, so that the pool drops it.
+    """Invalidate a connection after an error of an unavailable database, so that the pool drops it.
 
     Its prepared statements may be void, or on SQLite it may have been opened while the disk was read-only.
     """

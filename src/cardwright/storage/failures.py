@@ -15,8 +15,10 @@ AWAY_CLASSES = ("08", "53", "57", "58")
 (starting, stopping, terminated, cancelled), system error."""
 
 AWAY_STATES = frozenset({"25006", "25P03", "26000", "0A000", LOCK_NOT_AVAILABLE})
-"""Read-only transaction (a standby, or a full disk of a managed server), idle in a transaction for too long, unknown prepared
-statement, statement that is no longer valid, lock not available in time."""
+"""Read-only transaction (a standby, or a full disk of a managed server), idle in a transaction for too long.
+
+Unknown prepared statement, statement that is no longer valid, lock not available in time.
+"""
 
 MIGRATED_STATES = frozenset({"42703"})
 """Undefined column: another version has migrated the database. A new worker detects this by the schema revision."""

@@ -1,7 +1,7 @@
 """Configuration revisions: caches compare a revision number to detect changes, and past versions can be read.
 
-A change of a card or of its user raises the revision of the account that the card draws on, in the row that a decision
-locks anyway. A change of a product, a funding source or the program's settings raises the program's revision.
+A change of a card or of its user increases the revision of the account that the card draws on. That revision is in the row that a
+decision locks anyway. A change of a product, a funding source or the program's settings increases the program's revision.
 """
 
 from enum import IntEnum

@@ -11,7 +11,7 @@ from cardwright.storage.failures import Damaged, TimedOut, public_reason, reason
 
 RECONNECTS = Counter("cardwright_database_reconnects_total", "Connections opened in place of a broken one")
 TIMEOUTS = Counter("cardwright_database_timeouts_total", "Waits for the database that reached their limit", ["wait"])
-OUTAGES = Counter("cardwright_database_outages_total", "Times that the database went away")
+OUTAGES = Counter("cardwright_database_outages_total", "Outages of the database")
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class Outage:
         return self._text if self._since is not None else None
 
     def lasts(self, seconds: float) -> bool:
-        """Return True if the database has been away for at least this many seconds."""
+        """Return True if the outage has lasted for at least this many seconds."""
         since = self._since
         return since is not None and self._clock() - since >= seconds
 

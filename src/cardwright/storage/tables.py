@@ -368,7 +368,7 @@ movements = _account_table(
     Column("holder_id", Id, nullable=False),
     Column("other_holder_id", Id),
     # The object that the movement refers to: the order of an unload, the fee transaction of a refund, the type of a program
-    # transfer, the account of a deposit, the deposit of a transition.
+    # transfer. For a deposit it is the account, and for a transition the deposit.
     Column("ref_id", Id),
     Column("doc", Text, nullable=False),
     UniqueConstraint("program_id", "kind", "token"),

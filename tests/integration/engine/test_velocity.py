@@ -579,7 +579,7 @@ def test_no_give_back_lifts_the_room_above_the_limit(platform: InProcessPlatform
 
 
 def test_the_second_count_finds_what_is_wrong(platform: InProcessPlatform) -> None:
-    """The independent count finds a wrong approval or decline after the limit in the history was lowered or raised."""
+    """The independent count finds a wrong approval or decline after the limit in the history was lowered or increased."""
     story = Story(platform)
     story.set(parse_instant("2025-03-04T09:00:00"))
     story.play("control day amount_limit=20 usage_limit=2 user=u")

@@ -464,7 +464,7 @@ def test_there_are_enough_rows() -> None:
 
 
 def test_what_an_increase_asks_is_not_what_the_merchant_asked() -> None:
-    """A hold increase leaves the requested amount and raises amount, hold and impacted amount. The legs sum to zero."""
+    """A hold increase changes amount, hold and impacted amount, but not the requested amount. The legs sum to zero."""
     decision = decide(RULES["holds"].snapshot({"mcc": "5542"}), request_of({"mcc": "5542", "amount": "1"}), time_of({}))
     assert (decision.requested, decision.amount, decision.hold_left, decision.impacted) == (100, 2600, 2600, -2600)
     assert sum(decision.legs) == 0

@@ -62,7 +62,7 @@ def _body(file: Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Requests of one backtest. Raises Failure for a status of 300 or more; the exit code of a 400 is 2."""
+    """Caller of the API for one backtest. Raises Failure if the status is 300 or more; the exit code for status 400 is 2."""
 
     client: Client
     settings: "Settings"

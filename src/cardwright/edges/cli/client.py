@@ -15,7 +15,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """Status and body of a response. ``body`` is text if it is not JSON."""
+    """Response of the API: status and body. ``body`` is text if it is not JSON."""
 
     status: int
     body: Any

@@ -45,7 +45,7 @@ class Promise:
 
 @dataclass(slots=True)
 class Story:
-    """Runs the steps in order and collects the expected results in ``promises``."""
+    """Story of the demo: runs the steps in order and collects the expected results in ``promises``."""
 
     client: Client
     promises: list[Promise] = field(default_factory=list)

@@ -10,10 +10,10 @@ from typing import Protocol
 from cardwright.settings import Settings
 
 SWEEP_S = 1.0
-"""Interval of the timer in seconds. A time limit is enforced at most this much late."""
+"""Interval of the timer in seconds. A time limit is enforced at most one interval late."""
 
 REFUSED_MAX = 256
-"""Refused connections that may stay open until the client has read its 503. Further ones are closed at once."""
+"""Maximum number of refused connections that stay open until the client has read its 503. Further ones are closed at once."""
 
 
 FRAMING_MAX = 2

@@ -3,16 +3,19 @@
 from typing import Any
 
 HERE = "http://127.0.0.1:8181"
-"""The default address of a server. The explorer replaces it by the address of its server."""
+"""The default address of a server. The explorer replaces it with the address of its server."""
 
 PURCHASE = "token-of-the-purchase"
-"""A placeholder for the token of a purchase. The explorer replaces it by the token of the last purchase."""
+"""A placeholder for the token of a purchase. The explorer replaces it with the token of the last purchase."""
 
 NUMBER = "19000000000000"
-"""A placeholder for an account number. The explorer replaces it by the number of the last deposit account."""
+"""A placeholder for an account number. The explorer replaces it with the number of the last deposit account."""
 
 DAY = "2036-03-31T09:00:00Z"
-"""The settlement date of deposits. It is far in the future, because an applied deposit can be returned for two days only."""
+"""The settlement date of deposits.
+
+It is far in the future, because an applied deposit can be returned only for two banking days.
+"""
 
 FEE = "token-of-the-fee"
 """A placeholder for the token of a transaction that charged a fee."""

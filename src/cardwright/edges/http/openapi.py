@@ -25,10 +25,10 @@ A card-issuing platform with Just-in-Time Funding, wire-compatible with Marqeta'
 
 - **Credentials**: HTTP Basic on every request, the application token as user name and the access token as password.
 - **Tokens** identify objects. Choose one when you create an object; without one, the server generates it. A repeated request \
-with the same token is idempotent: it returns the same object. A different request with that token gets a 409.
-- **Amounts** are numbers in major units, such as `10.00`. A string with a number is accepted too.
-- **Bodies** are parsed leniently: unknown fields are ignored (except in a backtest), `null` counts as absent, and the strings \
-`"true"` and `"10"` are accepted as a boolean and a number.
+with the same token is idempotent: it returns the same object. A different request with that token gets 409.
+- **Amounts** are numbers in major units, such as `10.00`. A string that contains a number is accepted too.
+- **Bodies** are parsed leniently. Unknown fields are ignored, except in a backtest, and `null` counts as absent. \
+`"true"` is accepted as a boolean, and `"10"` as a number.
 - **Lists** have pages: add the `count` of a page to `start_index` until `is_more` is false. Over one open connection \
 every object is listed once; otherwise a new object can repeat an earlier one on the next page.
 - **Times** are UTC. Each program has a clock, which the sandbox can stop and advance; see *Sandbox*.

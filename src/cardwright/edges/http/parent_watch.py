@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 
 
 def end_with_parent() -> None:
-    """Send SIGTERM to this process when its parent ends, also by SIGKILL. Do nothing in a process that is no worker.
+    """Send SIGTERM to this process when its parent ends, even if SIGKILL ends it. Do nothing in a process that is no worker.
 
     The stop guard limits the time from SIGTERM to the end of the process.
     """

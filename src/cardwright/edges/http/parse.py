@@ -31,7 +31,7 @@ _SIZE = re.compile(r"^Expected `(?:str|array|object|bytes)` of length")
 
 
 def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> Any:
-    """Parse a request's body to a shape. Strings with numbers or booleans are accepted as such (observed).
+    """Parse a request's body to a shape. A string that contains a number or a boolean is accepted as that value (observed).
 
     Raises a problem for a wrong content type, malformed JSON or an invalid field.
     """
@@ -53,7 +53,7 @@ def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> An
 def plain(raw: bytes) -> Any:
     """Parse a body without a shape.
 
-    Raises MALFORMED, also for errors inside unknown fields, which the parser of a shape skips.
+    Raises MALFORMED for any error, even inside unknown fields, which the parser of a shape skips.
     """
     try:
         return msgspec.json.decode(raw)

@@ -90,7 +90,7 @@ def _kill_workers(supervisor: Multiprocess) -> None:
 
 
 def raise_file_limit(count: int) -> None:
-    """Raise the soft limit of open files to ``count`` for this process and its workers, at most to the hard limit."""
+    """Increase the soft limit of open files to ``count`` for this process and its workers, at most to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)

@@ -110,7 +110,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Results of all invariants."""
+    """Report of a check: the results of all invariants."""
 
     findings: tuple[Finding, ...]
 

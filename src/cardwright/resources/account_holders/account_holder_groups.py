@@ -56,7 +56,7 @@ class HolderGroupCreate(Shape, frozen=True, kw_only=True):
 
 
 class HolderGroupUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a group. Absent fields stay unchanged, also those inside ``config``."""
+    """Changes of a group. Absent fields stay unchanged, and so do absent fields inside ``config``."""
 
     name: HolderGroupName | None = None
     token: str | None = None

@@ -21,7 +21,10 @@ from cardwright.storage.tables import deposit_accounts, users
 
 
 class UserSearch(Shape, frozen=True, kw_only=True):
-    """The conditions of a search. All must hold. ``first_name`` and ``last_name`` match the beginning of a name."""
+    """The conditions of a search.
+
+    A user must meet all of them. ``first_name`` and ``last_name`` match the beginning of a name.
+    """
 
     blank: ClassVar[Blank | None] = Blank.NULLS
 

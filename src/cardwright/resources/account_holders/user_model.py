@@ -190,7 +190,7 @@ def lock_users(call: Call, *tokens: str) -> dict[str, Row]:
 
 
 def record_user_version(call: Call, user_id: int, holder_id: int, user: User) -> None:
-    """Raise the revision of the account and save the user's state in the history.
+    """Increase the revision of the account and save the user's state in the history.
 
     The new revision invalidates the caches of all processes. ``holder_id`` is the account that the user draws on, which is the
     parent's with ``uses_parent_account``.

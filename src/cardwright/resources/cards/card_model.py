@@ -172,9 +172,9 @@ def lock_card(call: Call, token: str) -> StoredCard | None:
 
 
 def record_card_version(call: Call, card_id: int, holder_id: int, memory: CardMemory) -> None:
-    """Raise the revision of the account and save the card's state in the history.
+    """Increase the revision of the account and save the card's state in the history.
 
-    The new revision invalidates the caches of all processes. The history answers which state the card had at a revision.
+    The new revision invalidates the caches of all processes. The history contains the state of the card at each revision.
     """
     revision = history.raise_holder_revision(call.db, holder_id)
     history.save_version(call.db, call.program.id, history.Kind.CARD, card_id, revision, call.now, records.text_of(memory))

@@ -73,7 +73,7 @@ class ByLastFour(Expand, frozen=True, kw_only=True):
 
 
 class CardUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a card. Absent fields stay unchanged, also those inside ``fulfillment``."""
+    """Changes of a card. Absent fields stay unchanged, and so do absent fields inside ``fulfillment``."""
 
     user_token: Token | None = None
     expedite: bool | None = None

@@ -52,7 +52,7 @@ class App:
 class Call:
     """A request during its database transaction: the transaction, the program as read in it, and the parameters.
 
-    ``path`` holds the path's parameters, ``query`` the route's query struct, and ``page`` the requested part of a list.
+    ``path`` has the path's parameters, ``query`` the route's query struct, and ``page`` the requested part of a list.
     """
 
     app: App

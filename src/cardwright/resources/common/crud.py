@@ -108,9 +108,9 @@ def check_group(call: Call, table: Table, field: str, token: Any, kind: str = "a
 
 
 def record_version(call: Call, kind: history.Kind, object_id: int, fact: str, *, active: bool) -> None:
-    """Raise the program's revision and save the object's state in its history.
+    """Increase the program's revision and save the object's state in its history.
 
-    The new revision invalidates the caches of all processes. The history answers which state the object had at a revision.
+    The new revision invalidates the caches of all processes. The history contains the state of the object at each revision.
     """
     revision = history.raise_program_revision(call.db, call.program.id)
     doc = fact if active else history.INACTIVE

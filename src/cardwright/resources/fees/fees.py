@@ -110,7 +110,7 @@ class Fee(Shape, frozen=True, kw_only=True):
 
 
 def present_fields(body: FeeCreate | FeeUpdate) -> dict[str, Any]:
-    """Return the fields of a request that are present. Null counts as absent, also within ``fee_attributes``."""
+    """Return the fields of a request that are present. Null counts as absent, and so does null within ``fee_attributes``."""
     fields = crud.changes_of(body)
     if body.fee_attributes is not None:
         fields["fee_attributes"] = without_nulls(body.fee_attributes)

@@ -162,7 +162,7 @@ def create_reload(call: Call, body: ReloadCreate) -> str:
     """
     if (replay := crud.find_replay(call, auto_reloads, body)) is not None:
         return replay
-    # Raising the revision locks the program: of two concurrent requests, the second sees the row of the first.
+    # The increase of the revision locks the program: of two concurrent requests, the second sees the row of the first.
     history.raise_program_revision(call.db, call.program.id)
     now, token = iso(call.now), body.token or call.app.ids.token()
     association = without_nulls(body.association or ReloadAssociation())

@@ -58,9 +58,9 @@ def account_number(number: int) -> str:
 
 
 def record_source_version(call: Call, source_id: int, doc: str) -> None:
-    """Raise the program's revision and save the source's state in its history.
+    """Increase the program's revision and save the source's state in its history.
 
-    The new revision invalidates the caches of all processes. The history answers which state the source had at a revision.
+    The new revision invalidates the caches of all processes. The history contains the state of the source at each revision.
     """
     revision = history.raise_program_revision(call.db, call.program.id)
     history.save_version(call.db, call.program.id, history.Kind.FUNDING_SOURCE, source_id, revision, call.now, doc)

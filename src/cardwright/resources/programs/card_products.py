@@ -36,7 +36,7 @@ class ProductCreate(Shape, frozen=True, kw_only=True):
 
 
 class ProductUpdate(Shape, frozen=True, kw_only=True):
-    """Changes of a card product. Absent fields stay unchanged, also those inside ``config``."""
+    """Changes of a card product. Absent fields stay unchanged, and so do absent fields inside ``config``."""
 
     name: ProductName | None = None
     active: bool | None = None
@@ -225,9 +225,9 @@ def enabled_source(config: ProductConfig) -> str | None:
 
 
 def record_product_version(call: Call, product_id: int, doc: str) -> None:
-    """Raise the program's revision and save the product's state in its history.
+    """Increase the program's revision and save the product's state in its history.
 
-    The new revision invalidates the caches of all processes. The history answers which state the product had at a revision.
+    The new revision invalidates the caches of all processes. The history contains the state of the product at each revision.
     """
     revision = history.raise_program_revision(call.db, call.program.id)
     history.save_version(call.db, call.program.id, history.Kind.CARD_PRODUCT, product_id, revision, call.now, doc)
@@ -239,7 +239,7 @@ def record_product_version(call: Call, product_id: int, doc: str) -> None:
 def check_funding(call: Call, config: ProductConfig) -> None:
     """Raise a problem if the product's funding source is missing, unknown or of another kind.
 
-    An inactive source is accepted. Each purchase is declined until it is active again.
+    An inactive source is accepted: each purchase is then declined until the source is active again.
     """
     name = enabled_source(config)
     if name is None or JIT_SOURCES[name] is None:

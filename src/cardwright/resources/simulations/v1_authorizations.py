@@ -43,7 +43,7 @@ from cardwright.storage.envelopes import TARGET_CONTEXT, pin_context
 
 
 async def simulate_authorization(call: EngineCall, body: AuthorizationRequest) -> bytes:
-    """Simulate an authorization: the purchase is decided, funded and held. A decline is a 201 too."""
+    """Simulate an authorization: the purchase is decided, funded and held. A decline gets 201 too."""
     return await ask(call, body, RequestType.PURCHASE, body.amount, body.cash_back_amount, is_pre_auth=body.is_pre_auth is True)
 
 

@@ -123,7 +123,7 @@ def original_credit_of(body: OriginalCreditRequest) -> dict[str, Any]:
 
 
 async def simulate_financial(call: EngineCall, body: FinancialRequest) -> bytes:
-    """Simulate a PIN debit: a purchase that is held and settled in one message. A decline is a 201 too."""
+    """Simulate a PIN debit: a purchase that is held and settled in one message. A decline gets 201 too."""
     if not body.is_pre_auth:
         return await ask(call, body, RequestType.PIN_PURCHASE, body.amount, body.cash_back_amount)
     if body.cash_back_amount:

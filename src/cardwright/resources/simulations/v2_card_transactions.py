@@ -128,7 +128,7 @@ def mid_of(event: CardEvent) -> str:
 
 
 async def simulate_ask(call: EngineCall, event: AskEvent, request_type: RequestType) -> bytes:
-    """Simulate an event that is a request to the issuer. A decline is a 201 too."""
+    """Simulate an event that is a request to the issuer. A decline gets 201 too."""
     await _check(call, event)
     if request_type is not RequestType.PURCHASE and request_type is not RequestType.PIN_PURCHASE:
         _check_no_cash(event)
@@ -361,7 +361,7 @@ def _route(event: Event) -> Route:
         return await event.act(call, within_family(event.name, body))
 
     simulate.__name__ = f"simulate_event_{event.name.replace('.', '_')}"
-    simulate.__doc__ = f"Simulate the event `{event.name}`. A decline is a 201 too."
+    simulate.__doc__ = f"Simulate the event `{event.name}`. A decline gets 201 too."
     path = f"/simulations/cardtransactions/{event.name}"
     return post(path, event.shape, simulate, EventAnswer, scope=Scope.SIMULATION)
 

@@ -253,6 +253,6 @@ def echoed_of(event: CardEvent) -> str | None:
 
 def _without_nulls(value: Any) -> Any:
     if not isinstance(value, msgspec.Struct):
-        # Codes and scores are text, also if they were sent as numbers.
+        # Codes and scores are text, even if they were sent as numbers.
         return str(value) if isinstance(value, int) else value
     return {name: _without_nulls(item) for name, item in structs.asdict(value).items() if item is not None}

@@ -197,7 +197,7 @@ def get_transition(call: Call) -> str:
 
 
 def list_transitions(call: Call) -> records.Listing:
-    """List transitions of direct deposits, also those that the platform created."""
+    """List transitions of direct deposits, including those that the platform created."""
     query = call.query
     conditions = of_holder(call, query.user_token, query.business_token)
     if query.direct_deposit_token is not None:

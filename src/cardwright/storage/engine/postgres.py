@@ -171,7 +171,7 @@ class PostgresStore:
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
-        """Return a thread pool for connecting. All other threads may wait for a database that is away."""
+        """Return a thread pool for connecting. All other threads may wait for an unavailable database."""
         return ThreadPoolExecutor(self.workers_max + 2, thread_name_prefix="connect")
 
     async def open_worker(self) -> "PostgresWorker":

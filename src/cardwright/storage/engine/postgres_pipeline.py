@@ -217,7 +217,7 @@ class PipelineConnection:
     def _error_of(self, state: str, text: str) -> Exception:
         """Return the exception for an error of the server."""
         if state in LOST_STATES or not state:
-            # The server ends the connection. This error can replace any answer, also the answer to COMMIT.
+            # The server ends the connection. This error can replace any answer, even the answer to COMMIT.
             return InDoubt(text) if self._commits else ConnectionLost(text)
         if state in RETRIABLE_STATES:
             return Conflict(text)

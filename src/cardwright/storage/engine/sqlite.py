@@ -47,10 +47,10 @@ from cardwright.storage.sqlite_connection import connect_sqlite
 ID_BLOCK = 1_000_000
 
 FRAMES_MAX = 50_000
-"""Pages of 2 KiB in the write-ahead log (WAL) above which the checkpointer makes it restart."""
+"""Limit of the write-ahead log (WAL) in pages of 2 KiB. Above it the checkpointer makes the log restart."""
 
 FRAMES_MIN = 128
-"""Pages whose checkpoint is so short that a commit rarely falls into it."""
+"""Minimum number of pages for another checkpoint. A checkpoint of fewer pages is so short that a commit rarely falls into it."""
 
 CARD_LOCK_S = 0.05
 """Maximum wait in seconds for a lock when cards are read, because the read runs on the event loop."""
@@ -281,7 +281,7 @@ class Checkpointer:
 
     SQLite's automatic checkpoint runs in the commit that fills the WAL, which can take seconds. Under steady load some commit is
     always uncopied, and the WAL would grow without limit. If it is longer than ``frames_max`` pages, the thread takes the write
-    lock and copies the last commits, so that the next commit restarts the WAL. A reader at that moment delays the restart.
+    lock and copies the last commits. The next commit then restarts the WAL. A reader at that moment delays the restart.
     """
 
     def __init__(self, database: Database, every_s: float = 0.5, frames_max: int = FRAMES_MAX) -> None:
@@ -304,7 +304,7 @@ class Checkpointer:
             self._stop.wait(self._every_s)
 
     def _move_often(self, log: "PinnedLog") -> None:
-        """Copy pages until the thread is stopped. Raises sqlite3.Error."""
+        """Copy pages until the thread is stopped. Raises sqlite3.Error if a checkpoint fails."""
         while not self._stop.wait(self._every_s):
             if self._move(log) > self._frames_max:
                 with self._lock:

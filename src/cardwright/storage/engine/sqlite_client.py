@@ -68,7 +68,7 @@ class SqliteClient:
     async def write(self, version: int, parts: Sequence[StatementRows], deadline: float, meanwhile: Callable[[], None]) -> None:
         """Commit, unless another process has committed since that version was read. Calls ``meanwhile`` after sending.
 
-        Raises Conflict if nothing was written and the batch must run again, Unavailable, and InDoubt without an answer.
+        Raises Conflict if the batch must run again, Unavailable if the database failed, and InDoubt if no answer arrived.
         """
         await self._ask(version, parts, deadline, meanwhile)
 

@@ -82,7 +82,7 @@ SELECT_COMMITTED = "SELECT 1 FROM transactions WHERE id "
 SELECT_ORIGINALS = f"SELECT {ORIGINAL_COLUMNS} FROM transactions t JOIN cards c ON c.id = t.card_id WHERE t.id "
 
 # A card, its user and the owner of its account. Only a child may use the account of another user; then the owner is the account's
-# first user. Each store replaces {cards} by the table of cards as ``c`` with its condition for the keys.
+# first user. Each store replaces {cards} with the table of cards as ``c`` and its condition for the keys.
 SELECT_CARDS = """
     SELECT c.program_id, c.token, c.id, c.holder_id, c.pan_sealed, c.pin_sealed, h.revision, c.fact, u.fact,
         CASE WHEN o.id = u.id THEN NULL ELSE o.fact END

@@ -22,13 +22,13 @@ BLOCK_ROWS = 256
 """Rows in a new block. Reading them takes less than a millisecond."""
 
 BLOCK_ROWS_MAX = 3 * BLOCK_ROWS // 2
-"""A block with more rows than this is divided again."""
+"""Maximum number of rows in a block. A block with more rows is divided again."""
 
 MANY_BLOCKS = 64
-"""Up to this number of changed blocks, each is recounted separately. Above it, a quarter of all blocks is the limit."""
+"""Number of changed blocks up to which each is recounted separately. In a longer list the limit is a quarter of all blocks."""
 
 FILTERS_MAX = 16
-"""Filters whose sums are cached for each order. The least recently used is evicted first."""
+"""Maximum number of filters whose sums are cached for each order. The least recently used is evicted first."""
 
 Key = tuple[int, int]
 """A place in a list: milliseconds and row id."""
@@ -54,7 +54,7 @@ class RowClass(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Places from ``low`` to before ``high``."""
+    """Range of places, from ``low`` (inclusive) to ``high`` (exclusive)."""
 
     low: Key
     high: Key

@@ -3,8 +3,8 @@
 The process caches the counts of a list's blocks. The first position costs a scan of the program's rows, later ones a scan of the
 new rows. Nothing is written, so a purchase pays nothing.
 
-The counts of a block stay valid until a row arrives in it. Rows are final except for the state of a chain's root, which changes
-only with a new row of the chain, and that row has the time of the root. So the new rows determine which blocks to recount.
+The counts of a block stay valid until a row arrives in it. Rows are final except for the state of a chain's root. That state
+changes only with a new row of the chain, which has the time of the root. So the new rows determine which blocks to recount.
 """
 
 import threading
@@ -29,7 +29,7 @@ from cardwright.storage.transaction_lists.blocks import (
 )
 
 PROGRAMS_MAX = 32
-"""Programs whose counts are cached, about 1 KB for each block. The least recently used is evicted first."""
+"""Maximum number of programs whose counts are cached, about 1 KB for each block. The least recently used is evicted first."""
 
 _row = transactions.c
 

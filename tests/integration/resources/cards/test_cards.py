@@ -531,7 +531,8 @@ def test_card_changes_hands_until_it_is_activated(issuer: Issuer) -> None:
     declined = made_by(issuer.client.post("/simulate/authorization", purchase))["transaction"]
     assert (declined["state"], declined["user_token"]) == ("DECLINED", "inventory")
     for holder in ("ana", "inventory", "ana"):
-        # These cards raise the revision of the first account: the newest state of the card must win even so.
+        # These cards increase the revision of the first account. The newest state of the card must still have the highest
+        # revision.
         issuer.card(inventory)
         issuer.card(inventory)
         moved = read_of(issuer.client.put("/cards/c", {"user_token": holder, "metadata": {"of": holder}}))

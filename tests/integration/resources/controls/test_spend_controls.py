@@ -361,7 +361,7 @@ def test_a_finer_choice_of_money_coming_in_is_kept(shop: Shop) -> None:
 
 
 def test_a_pump_holds_more_than_it_asks(shop: Shop) -> None:
-    """A hold increase raises the hold, not the request. A full reversal releases the whole hold. A product can opt out."""
+    """A hold increase changes the hold, not the request. A full reversal releases the whole hold. A product can opt out."""
     increase = {"authorization_controls": {"hold_increase": {"type": "AMOUNT", "value": 25}}}
     shop.make("mccgroups", token="pumps", name="Pumps", mccs=["5542"], config=increase)
     pump = {"mid": "pump", "card_acceptor": {"mcc": "5542", "country": "USA"}}

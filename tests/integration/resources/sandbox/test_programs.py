@@ -304,7 +304,7 @@ def test_a_follow_up_is_checked_against_its_chain(shop: Shop) -> None:
     ]  # fmt: skip
     answer = decision(shop, refused)
     assert (answer["outcome"], answer["first_refusal"]) == ("DECLINED", "chain_has_room")
-    assert "this one was cleared" in answer["would_pass_if"]
+    assert "its hold was cleared" in answer["would_pass_if"]
 
 
 def test_a_decision_is_explained_as_of_then(shop: Shop) -> None:
