@@ -92,7 +92,7 @@ stress-limits: .venv/.ready ## race two processes for the last room under veloci
 HISTORIES ?= 2000
 
 .PHONY: windows
-windows: .venv/.ready ## play random histories under velocity controls while time passes; HISTORIES=2000 for each window, SEED=42
+windows: .venv/.ready ## run random histories under velocity controls while time passes; HISTORIES=2000 for each window, SEED=42
 	$(BIN)/python -m tests.stress.windows --histories $(HISTORIES) --seed $(SEED)
 
 .PHONY: docs

@@ -73,7 +73,7 @@ class Result:
         return self.succeeded / self.seconds if self.seconds else 0.0
 
     def latencies_ms(self, begin: int = 0, end: int = 1 << 62, *, refused: bool | None = None) -> list[float]:
-        """Return the sorted latencies of the requests due in [begin, end): all, only refused ones, or only the others."""
+        """Return the sorted latencies of the requests due in [begin, end): of all, of the refused ones, or of the others."""
         rows = zip(self.due, self.latency, self.status, strict=True)
         wanted = (row for row in rows if begin <= row[0] < end and (refused is None or (row[2] in REFUSED) is refused))
         return sorted(latency / 1e6 for _, latency, _ in wanted)

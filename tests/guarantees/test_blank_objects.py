@@ -83,7 +83,7 @@ def test_scope_with_only_nulls_is_refused(object_graph: ObjectGraph, place: Plac
 
 
 def test_what_is_harmless_is_known() -> None:
-    """Every shape that accepts objects with unknown fields only is in the table above, with the reason."""
+    """Every shape that accepts objects with only unknown fields is in the table above, with the reason."""
     shapes = {shape for place in BODIES for _, shape, _ in objects_of(place)}
     assert {shape.__name__ for shape in shapes if shape.blank is Blank.ANYTHING} == HARMLESS.keys()
 

@@ -1,4 +1,4 @@
-"""Random histories: months of purchases and follow-ups, played once and again under other controls."""
+"""Random histories: months of purchases and follow-ups, which run once and again under other controls."""
 
 import asyncio
 import itertools
@@ -125,7 +125,7 @@ CREATES = ("create", "block", "exempt", "group")
 
 
 class PlayedHistory:
-    """A history played on a platform: the outcome of each message by its number, or None if it was not sent.
+    """A history that ran on a platform: the outcome of each message by its number, or None if it was not sent.
 
     A clearing of a declined purchase is not sent. With ``again``, messages that were not sent in that history are omitted too.
     """

@@ -1,4 +1,4 @@
-"""Random histories under velocity controls: cards of many programs, played together and checked after every step."""
+"""Random histories under velocity controls: cards of many programs, run together and checked after every step."""
 
 import asyncio
 import random

@@ -181,7 +181,7 @@ class Cluster:
         self.server.wait(STOP_SECONDS)
 
     def launch(self, port: int | None = None) -> None:
-        """Start the server on its data folder, on its port or another, also after a signal has ended it.
+        """Start the server on its data folder, on its port or another, even after a signal has ended it.
 
         Returns when the server accepts connections. Raises RuntimeError with the end of its log if it does not start.
         """

@@ -187,7 +187,7 @@ class RunningServer:
         return self._log.read_text(errors="replace") if self._log.exists() else self._last_words
 
     def start(self) -> None:
-        """Start the server, also after `stop` or `kill`, on the same data and another port."""
+        """Start the server, also again after `stop` or `kill`: on the same data and another port."""
         for last_try in (False, False, True):
             self.port = free_port(HOST)
             self._launch()
@@ -222,7 +222,7 @@ class RunningServer:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """Send SIGKILL to the server and all its workers, like a crash. Idempotent, also after `stop`."""
+        """Send SIGKILL to the server and all its workers, like a crash. Idempotent, even after `stop`."""
         # The process group may have ended already. For a group that is ending, macOS raises another error.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

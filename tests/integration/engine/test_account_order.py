@@ -1,4 +1,4 @@
-"""Order of an account's transactions: it is the order of the decisions, also if the clocks of the deciding processes differ."""
+"""Order of an account's transactions: it is the order of the decisions, even if the clocks of the deciding processes differ."""
 
 import asyncio
 from collections.abc import Iterator

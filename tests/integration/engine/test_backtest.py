@@ -1,4 +1,4 @@
-"""Backtests: a replay of history under a change gives the outcomes of the same history played under that change."""
+"""Backtests: a replay of history under a change gives the outcomes of the same history that ran under that change."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -83,7 +83,7 @@ def backtest(platform: InProcessPlatform, now_ms: int, **body: Any) -> tuple[Sum
 
 @contextmanager
 def played(address: str, steps: list[Step], again: PlayedHistory | None = None) -> Iterator[PlayedHistory]:
-    """Yield the history after it was played on a platform at this address. The platform is closed at the end."""
+    """Yield the history after its steps ran on a platform at this address. The platform is closed at the end."""
     with new_platform(address) as platform:
         yield PlayedHistory(populated(platform), again).play(steps)
 
@@ -216,7 +216,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any] | None]]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_flips_what_it_would_have_flipped(limited: PlayedHistory, played_again: Any, name: str) -> None:
-    """The flips are exactly the purchases whose outcome differs when the same history is played under the change."""
+    """The flips are exactly the purchases whose outcome differs when the same history runs under the change."""
     change, means = CHANGES[name]
     result = backtest(limited.platform, limited_steps()[-1].time_ms, velocity_controls=change)
     controls = {token: {**body, **(means.get(token) or {})} for token, body in CONTROLS if means.get(token, {}) is not None}

@@ -112,7 +112,7 @@ def transaction_of(outcome: CardResult) -> dict[str, Any]:
 
 
 def observed(platform: InProcessPlatform, message: str, outcome: CardResult) -> str:
-    """Return the actual row of the table for an outcome."""
+    """Return an outcome in the form of a row of ``TABLE``."""
     transaction = transaction_of(outcome)
     order = transaction.get("gpa_order") or transaction.get("gpa_order_unload")
     impacted = transaction["gpa"].get("impacted_amount")

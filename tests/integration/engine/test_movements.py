@@ -191,7 +191,7 @@ def shop(server: RunningServer) -> Iterator[MovementShop]:
 
 @pytest.mark.parametrize(("before", "message", "answer", "balances", "entries"), ROWS, ids=lambda cell: cell or "none")
 def test_movement(shop: MovementShop, before: str, message: str, answer: str, balances: str, entries: str) -> None:
-    """Each row of the table has the expected answer, balances and entries. A created resource is read back unchanged."""
+    """The message of each row gets the answer, balances and entries in the row. A GET returns a created resource unchanged."""
     reply = shop.play([*(step.strip() for step in before.split(";") if step != "-"), message])
     money = [f"{amount:g}" for user in (shop.user, shop.friend) for amount in shop.money(user)]
     assert (money, shop.new_entries()) == (balances.split(), entries)

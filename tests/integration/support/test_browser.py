@@ -86,7 +86,7 @@ def test_browser_that_does_not_start_is_reported_with_its_output(tmp_path: Path)
 
 
 def test_script_is_evaluated(page: Page) -> None:
-    """Values come back as JSON, also from promises and functions. An exception is a BrowserError with its message."""
+    """Values come back as JSON, even from promises and functions. An exception is a BrowserError with its message."""
     assert page.evaluate("({a: [1, 'é', null]})") == {"a": [1, "é", None]}
     assert page.evaluate("new Promise((resolve) => setTimeout(() => resolve(7), 10))") == 7
     assert page.evaluate("async (first, second) => first + second", 'a"', "b") == 'a"b'

@@ -507,7 +507,7 @@ def test_the_first_check_that_refuses_gives_the_reason(first: int) -> None:
 
 
 def test_the_order_of_refusals_has_every_check() -> None:
-    """Each fault of the table fails exactly the check in its place. The last two rows are for velocity limits and funds."""
+    """The fault in each row fails exactly the check with the same number. The last two rows are for velocity limits and funds."""
     assert len(ORDER_OF_REFUSALS) == len(CHECKS) + 2
     for place, check in enumerate(CHECKS):
         column, cell, _ = ORDER_OF_REFUSALS[place]

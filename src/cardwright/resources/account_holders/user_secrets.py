@@ -58,7 +58,7 @@ def shown_number(secrets: Secrets, kind: str, whole: bool) -> str | UnsetType:
 
 
 def keyed_hash(call: Call, purpose: str, secret: str) -> str:
-    """Return a hash with the vault's key: without the key, even a short secret cannot be found by trial."""
+    """Return a hash with the vault's key. Without the key, a search by trial does not find the secret, even if it is short."""
     return call.app.vault.credential_digest(f"{purpose} of {call.program.token}", secret).hex()
 
 

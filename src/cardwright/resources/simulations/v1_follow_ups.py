@@ -54,7 +54,7 @@ class ReversalRequest(FollowUp, frozen=True, kw_only=True):
 
 
 class ClearingRequest(FollowUp, frozen=True, kw_only=True):
-    """A clearing. With ``is_refund`` or ``force_post``, only the card and the merchant of the original are used."""
+    """A clearing. With ``is_refund`` or ``force_post``, it uses only the card and the merchant of the original."""
 
     is_refund: bool | None = False
     force_post: bool | None = False

@@ -109,7 +109,7 @@ def is_answering(root_url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Fresh]:
-    """An instance on which the complete demo was played."""
+    """An instance on which the complete demo ran."""
     with fresh_instance() as fresh:
         story = Story(fresh.client)
         list(story.play())

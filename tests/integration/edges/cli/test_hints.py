@@ -215,7 +215,7 @@ class Scene:
         self.monkeypatch.setattr(database_commands, "migrate", fail)
 
     def demo_on(self, client: Any, story: Any = None) -> None:
-        """Let the demo use a client, or play another story."""
+        """Let the demo use a client, or run another story."""
         fresh = type("Temporary", (), {"client": client})
         self.monkeypatch.setattr(demo, "fresh_instance", lambda: nullcontext(fresh))
         if story is not None:

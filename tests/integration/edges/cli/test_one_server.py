@@ -60,7 +60,7 @@ def test_file_in_a_folder_mounted_twice(spawn: Callable[..., Done], tmp_path: Pa
 
 
 def test_next_server_may_have_the_file(spawn: Callable[..., Done]) -> None:
-    """The lock ends with the process, also after SIGKILL. `migrate`, `verify` and `reset` work beside a server."""
+    """The lock ends with the process, even after SIGKILL. `migrate`, `verify` and `reset` work beside a server."""
     with running("--db", "x.db", "--port", 0) as server:
         for words in (("migrate",), ("verify",), ("reset", "--yes")):
             assert spawn(*words, "--db", "x.db").code == 0

@@ -64,7 +64,7 @@ def test_the_settings_have_the_documented_defaults() -> None:
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["half", "whole"])
 @pytest.mark.parametrize("line", [b"a: %s\r\n" % (b"x" * 100_000), b"a: %s\r\n" % (b"x" * 1_100) * 90], ids=["line", "lines"])
 def test_a_head_has_a_size(path: bytes, end: bytes, line: bytes) -> None:
-    """A head of more than 64 KiB in one line or in many gets 431, also if it never ends."""
+    """A head of more than 64 KiB in one line or in many gets 431, even if it never ends."""
     check_refusal(b"GET %s HTTP/1.1\r\nhost: x\r\n%s%s" % (path, line, end), 431, "head_size")
 
 

@@ -389,7 +389,7 @@ RETURN = ("/v3/users", "/v3/depositaccounts", "/v3/simulate/directdeposits", "/v
 
 
 def test_a_deposit_can_be_returned_as_it_stands(server: RunningServer) -> None:
-    """The examples, sent in order, lead to a returned direct deposit, also with a clock in 2035."""
+    """The examples, sent in order, lead to a returned direct deposit, even with a clock in 2035."""
     with client_of(server, new_program(server)) as client:
         read_of(client.post("/sandbox/clock", {"set": "2035-12-31T23:59:59Z"}))
         walker = Walker(server, client)

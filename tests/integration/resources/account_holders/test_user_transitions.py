@@ -89,7 +89,7 @@ def test_the_user_shows_its_status(api: Client, status: str) -> None:
 
 
 def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
-    """A page has five transitions of this user, newest first; the oldest is the creation. A count above 100 is a 413."""
+    """A page has five transitions of this user, newest first; the oldest is the creation. A count above 100 gets 413."""
     somebody = user(api)
     lead(api, user(api), "SUSPENDED")
     statuses = ["SUSPENDED", "ACTIVE", "SUSPENDED", "CLOSED", "LIMITED"]
@@ -106,7 +106,7 @@ def test_a_users_transitions_are_listed_newest_first(api: Client) -> None:
 
 
 def test_a_repeat_changes_nothing_twice(api: Client) -> None:
-    """The same token and body replay the first transition, even if the status has changed since. Another body is a 409."""
+    """The same token and body replay the first transition, even if the status has changed since. Another body gets 409."""
     somebody, token = user(api), fresh("once")
     first = lead(api, somebody, "SUSPENDED", token=token)
     lead(api, somebody, "ACTIVE")
@@ -120,7 +120,7 @@ def test_a_repeat_changes_nothing_twice(api: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/usertransitions/nothing", "/usertransitions/user/nobody"])
 def test_unknown_tokens_are_not_found(api: Client, path: str) -> None:
-    """An unknown token in the path is a 404 with the message of the reference."""
+    """An unknown token in the path gets 404 with the message of the reference."""
     reply = api.get(path)
     assert (reply.status, reply.json) == (404, {"error_code": "404004", "error_message": "Cardholder not found"})
 
@@ -130,7 +130,7 @@ def test_unknown_tokens_are_not_found(api: Client, path: str) -> None:
 
 @pytest.mark.parametrize(("before", "after"), PAIRS, ids=[f"{before} to {after}" for before, after in PAIRS])
 def test_channel_api_follows_the_documented_transitions(api: Client, before: str, after: str) -> None:
-    """Channel API makes only the documented changes. Any other change is a 412 and leaves user and transitions unchanged."""
+    """Channel API makes only the documented changes. Any other change gets 412 and leaves user and transitions unchanged."""
     somebody = user(api)
     assert lead(api, somebody, before, channel="SYSTEM").status == 201
     reply = lead(api, somebody, after)
@@ -222,7 +222,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[str(row[0])[:50] for row in REFUSED])
 def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: str, names: str) -> None:
-    """A wrong field is a 400 with the code of its kind and a message that names the field. The user is unchanged."""
+    """A wrong field gets 400 with the code of its kind and a message that names the field. The user is unchanged."""
     somebody = user(api)
     body = {"user_token": somebody, "status": "SUSPENDED", "reason_code": "01", "channel": "API", **wrong}
     reply = api.post("/usertransitions", body)

@@ -167,7 +167,7 @@ def test_creation_is_the_first_transition(api: Client) -> None:
 
 
 def test_a_replay_creates_no_second_user(api: Client) -> None:
-    """The same token and body return the user as it is now. A different body, even in a secret only, is a 409."""
+    """The same token and body return the user as it is now. A different body gets 409, even if only a secret differs."""
     token = fresh("once")
     secrets = {"ssn": "111223333", "password": "Harbor#2026"}
     body = {"token": token, "first_name": "Ana", "email": f"{token}@harbor.example", **secrets}
@@ -230,7 +230,7 @@ UNCHANGEABLE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("body", "names"), UNCHANGEABLE, ids=[row[1] for row in UNCHANGEABLE])
 def test_what_never_changes_is_refused(api: Client, body: dict[str, Any], names: str) -> None:
-    """An update of a field that cannot change is a 400 that names the field, and no other field of it is applied."""
+    """An update of a field that cannot change gets 400 with a message that names the field. No other field of it is applied."""
     made = user(api)
     reply = api.put(f"/users/{made['token']}", {"first_name": "Mara", **body})
     assert problem_of(reply) == (400, "400001")
@@ -248,7 +248,7 @@ def test_what_never_changes_is_refused(api: Client, body: dict[str, Any], names:
     ],
 )
 def test_an_unknown_user_is_not_found(api: Client, method: str, path: str, body: object) -> None:
-    """An unknown token in the path is a 404 with the message of the reference."""
+    """An unknown token in the path gets 404 with the message of the reference."""
     reply = api.request(method, path, body)
     assert (reply.status, reply.json) == (404, {"error_code": "404004", "error_message": "Cardholder not found"})
 
@@ -349,7 +349,7 @@ def test_impossible_families_are_refused(
 
 
 def test_a_childs_parent_may_be_repeated(api: Client) -> None:
-    """Repeating the same parent is no change, even for a child that shares its account."""
+    """An update with the same parent changes nothing. This is also true of a child that shares its parent's account."""
     parent = user(api)
     child = user(api, parent_token=parent["token"], uses_parent_account=True)
     assert change(api, child, {"parent_token": parent["token"], "uses_parent_account": True}) == child
@@ -537,7 +537,7 @@ LIMITS = {
 @pytest.mark.parametrize(("field", "limit"), LIMITS.items(), ids=LIMITS)
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_texts_have_limits(api: Client, field: str, limit: int, method: str) -> None:
-    """A text one character above the limit of the reference is a 400 that names the field, in a create and an update."""
+    """A text one character above the limit of the reference gets 400, in a create and an update. The message names the field."""
     path = "/users" if method == "POST" else f"/users/{user(api)['token']}"
     reply = api.request(method, path, {field: "x" * (limit + 1)})
     assert problem_of(reply) == (400, "400001")
@@ -600,7 +600,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[f"{row[2]}: {str(row[0])[:50]}" for row in REFUSED])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_bad_input_is_refused_by_name(api: Client, method: str, wrong: dict[str, Any], code: str, names: str) -> None:
-    """A wrong field is a 400 with the code of its kind and a message that names the field and quotes no secret."""
+    """A wrong field gets 400 with the code of its kind and a message that names the field and quotes no secret."""
     made = user(api)
     reply = api.request(method, "/users" if method == "POST" else f"/users/{made['token']}", wrong)
     assert problem_of(reply) == (400, code), reply.text
@@ -611,7 +611,7 @@ def test_bad_input_is_refused_by_name(api: Client, method: str, wrong: dict[str,
 
 
 def test_bad_searches_are_refused(api: Client) -> None:
-    """A condition that is too long or malformed is a 400 that names the field."""
+    """A condition that is too long or malformed gets 400 with a message that names the field."""
     for wrong in ({"first_name": "x" * 41}, {"last_name": "x" * 41}, {"phone": "x" * 256}, {"email": "x" * 256}, {"email": ""}):
         reply = api.post("/users/lookup", wrong)
         assert problem_of(reply) == (400, "400001")

@@ -237,7 +237,7 @@ def test_the_same_request_is_one_backtest(shop: Shop) -> None:
 
 
 def test_a_backtest_is_taken_away(shop: Shop) -> None:
-    """A deleted backtest and its flips are a 404, and so is a backtest of another program."""
+    """A deleted backtest, its flips, and a backtest of another program get 404."""
     backtest = tried(shop)
     assert shop.client.delete(f"/sandbox/backtests/{backtest['token']}").status == 204
     for path in (backtest["token"], f"{backtest['token']}/flips"):
@@ -288,7 +288,7 @@ NEW = {"amount_limit": 1, "velocity_window": "DAY", "currency_code": "USD"}
     ],
 )
 def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> None:
-    """An empty range, an unknown control or an invalid change is a 400 that names the field with its index."""
+    """An empty range, an unknown control or an invalid change gets 400 with a message that names the field with its index."""
     limit(shop, "day", 100)
     shop.make("authcontrols", token="dry", name="No bars", merchant_scope={"mid": "bar"})
     reply = shop.client.post("/sandbox/backtests", body)
@@ -296,13 +296,16 @@ def test_what_is_no_backtest(shop: Shop, body: dict[str, Any], field: str) -> No
 
 
 def test_an_unknown_user_in_a_control(shop: Shop) -> None:
-    """An added control for an unknown user is a 400."""
+    """An added control for an unknown user gets 400."""
     body = {"velocity_controls": {"add": [{**NEW, "association": {"user_token": "nobody"}}]}}
     assert problem_of(shop.client.post("/sandbox/backtests", body)) == (400, "400003")
 
 
 def test_a_list_has_one_order(shop: Shop) -> None:
-    """Flips are listed only in the order in which they were found. Any other ``sort_by`` is a 400 that names the parameter."""
+    """Flips are listed only in the order in which they were found.
+
+    Any other ``sort_by`` gets 400 with a message that names the parameter.
+    """
     backtest = tried(shop)
     reply = shop.client.get(f"/sandbox/backtests/{backtest['token']}/flips?sort_by=-createdTime")
     assert (reply.status, "sort_by" in reply.json["error_message"]) == (400, True)

@@ -111,7 +111,7 @@ def test_a_shadow_is_no_velocity_control_yet(shop: Shop) -> None:
 
 
 def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
-    """A backtest that removes a shadow control is a 400 that names the entry."""
+    """A backtest that removes a shadow control gets 400 with a message that names the entry."""
     shadow(shop)
     reply = shop.client.post("/sandbox/backtests", {"velocity_controls": {"remove": ["quiet"]}})
     assert (reply.status, "remove[0]" in reply.json["error_message"]) == (400, True)
@@ -125,7 +125,7 @@ def test_a_backtest_knows_no_shadows(shop: Shop) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_shadow(shop: Shop, fields: dict[str, Any], text: str) -> None:
-    """An invalid field, or ``active: false``, is a 400 with its cause, and no shadow control is created."""
+    """An invalid field, or ``active: false``, gets 400 with its cause, and no shadow control is created."""
     body = {"amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD", **fields}
     reply = shop.client.post("/sandbox/shadow-controls", body)
     assert (reply.status, text in reply.json["error_message"]) == (400, True), reply.text

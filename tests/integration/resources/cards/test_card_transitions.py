@@ -49,7 +49,7 @@ def machine() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("before", "after", "outcome"), machine())
 def test_state_machine(issuer: Issuer, before: str, after: str, outcome: str) -> None:
-    """An allowed change has the type of the table. Any other is a 400 and leaves card and transitions unchanged."""
+    """An allowed change creates a transition of the type in the table. Any other change gets 400 and changes nothing."""
     issuer.card(token="c")
     for state in STATE_PATHS[before]:
         issuer.enter("c", state)
@@ -160,7 +160,7 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
     ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
 )
 def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
-    """A wrong field is a 400 that names it, and the card is unchanged."""
+    """A wrong field gets 400 with a message that names it, and the card is unchanged."""
     before = issuer.card(token="c")
     body = {"card_token": "c", "state": "ACTIVE", "channel": "API", **change}
     reply = issuer.client.post("/cardtransitions", body)
@@ -198,7 +198,10 @@ def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
     ],
 )
 def test_claims_about_the_holder_are_checked(issuer: Issuer, claims: dict[str, str], outcome: list[str] | str) -> None:
-    """Correct values are shown as validated. One wrong value is a 400 that names the field and hides the stored value."""
+    """Correct values are shown as validated.
+
+    A wrong value gets 400 with a message that names the field and hides the stored value.
+    """
     issuer.card(issuer.user(birth_date="1991-05-17", phone="+15105551212", ssn="123456789"), token="c")
     reply = issuer.transition("c", "ACTIVE", validations={"user": claims})
     if isinstance(outcome, str):
@@ -303,7 +306,10 @@ def test_expired_card_is_not_activated(issuer: Issuer, offset: dict[str, Any], l
 
 
 def test_life_can_begin_with_the_first_activation(issuer: Issuer) -> None:
-    """With update_expiration_upon_activation, only the first activation restarts the lifetime. The security code follows."""
+    """With update_expiration_upon_activation, the first activation restarts the lifetime, and later ones do not.
+
+    The code changes too.
+    """
     product = issuer.product(life_cycle={"update_expiration_upon_activation": True})
     issuer.card(product=product, token="own", expiration_offset={"unit": "HOURS", "value": 1})
     made = issuer.card(product=product, token="c", query="?show_cvv_number=true")

@@ -187,7 +187,10 @@ def test_numbers_follow_the_product(issuer: Issuer) -> None:
 
 
 def test_numbers_of_a_small_range_are_all_used_and_then_none(issuer: Issuer) -> None:
-    """A prefix of 14 digits leaves room for ten card numbers. All ten are issued, and the eleventh card is a 400."""
+    """A prefix of 14 digits leaves room for ten card numbers.
+
+    All ten are issued, and the request for an eleventh card gets 400.
+    """
     user, product = issuer.user(), issuer.product(bin_prefix="11111155555555")
     pans = {issuer.card(user, product, query="?show_pan=true")["pan"] for _ in range(10)}
     assert len(pans) == 10
@@ -238,7 +241,7 @@ BAD_BODIES: list[tuple[dict[str, Any], str, str]] = [
     ("change", "code", "message"), BAD_BODIES, ids=[f"{sorted(body)}-{text}" for body, _, text in BAD_BODIES]
 )
 def test_bad_request_names_what_is_wrong(issuer: Issuer, change: dict[str, Any], code: str, message: str) -> None:
-    """A wrong field is a 400 that names it, and no card is created."""
+    """A wrong field gets 400 with a message that names it, and no card is created."""
     user, product = issuer.user(), issuer.product()
     reply = issuer.client.post("/cards", {"user_token": user, "card_product_token": product, **change})
     assert reply.status == 400, reply.text
@@ -256,7 +259,7 @@ def test_several_missing_fields_are_told_together(issuer: Issuer) -> None:
 
 
 def test_bad_flag_names_the_parameter(issuer: Issuer) -> None:
-    """A flag other than true or false is a 400 that names it."""
+    """A flag other than true or false gets 400 with a message that names it."""
     reply = issuer.client.post("/cards?show_pan=perhaps", {"user_token": "u", "card_product_token": "p"})
     assert problem_of(reply) == (400, "400002")
     assert "show_pan" in reply.json["error_message"]
@@ -276,7 +279,7 @@ def test_product_may_make_no_cards(issuer: Issuer) -> None:
 
 
 def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:
-    """Four digits match the cards that end in them, and other text matches none. A missing parameter is a 400."""
+    """Four digits match the cards that end in them, and other text matches none. A missing parameter gets 400."""
     user, product = issuer.user(), issuer.product(bin_prefix="111111777777")
     made = [issuer.card(user, product) for _ in range(12)]
     wanted = made[0]["last_four"]
@@ -292,7 +295,7 @@ def test_cards_are_found_by_their_last_four(issuer: Issuer) -> None:
 
 
 def test_cards_of_a_user_come_in_pages(issuer: Issuer) -> None:
-    """The cards of a user are listed in pages, the last changed first. An unknown user is a 404."""
+    """The cards of a user are listed in pages, the last changed first. An unknown user gets 404."""
     user, product = issuer.user(), issuer.product()
     tokens = [issuer.card(user, product)["token"] for _ in range(7)]
     issuer.card(product=product)
@@ -310,7 +313,7 @@ def test_cards_of_a_user_come_in_pages(issuer: Issuer) -> None:
 
 
 def test_card_is_found_by_its_barcode(issuer: Issuer) -> None:
-    """A barcode finds its card. An unknown barcode is a 404."""
+    """A barcode finds its card. An unknown barcode gets 404."""
     card = issuer.card()
     assert issuer.get(f"/cards/barcode/{card['barcode']}") == card
     reply = issuer.client.get("/cards/barcode/0")
@@ -318,7 +321,7 @@ def test_card_is_found_by_its_barcode(issuer: Issuer) -> None:
 
 
 def test_user_and_product_can_be_embedded(issuer: Issuer) -> None:
-    """``expand`` adds the user and the product to each card that a GET returns. An unknown name is a 400."""
+    """``expand`` adds the user and the product to each card that a GET returns. An unknown name gets 400."""
     card = issuer.card(token="c")
     user, product = issuer.get(f"/users/{card['user_token']}"), issuer.get(f"/cardproducts/{card['card_product_token']}")
     assert issuer.get("/cards/c", expand="user") == {**card, "user": user}
@@ -394,7 +397,7 @@ def test_code_stays_when_the_product_changes(issuer: Issuer) -> None:
 
 
 def test_shown_code_is_the_one_that_a_purchase_is_checked_by(issuer: Issuer) -> None:
-    """A purchase accepts only the security code that the issue has shown, also with service code 201."""
+    """A purchase accepts only the security code that the issue has shown. The service code 201 makes no difference."""
     product = issuer.product(life_cycle={"card_service_code": 201, "activate_upon_issue": True})
     card = issuer.card(product=product, query="?show_cvv_number=true")
     verdicts = {}
@@ -509,7 +512,7 @@ def test_update_changes_what_it_names(issuer: Issuer) -> None:
     ],
 )
 def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], problem: tuple[int, str], message: str) -> None:
-    """A wrong field is a 400 that names it, and the card is unchanged."""
+    """A wrong field gets 400 with a message that names it, and the card is unchanged."""
     before = issuer.card(token="c")
     reply = issuer.client.put("/cards/c", body)
     assert problem_of(reply) == problem
@@ -518,7 +521,7 @@ def test_bad_update_names_what_is_wrong(issuer: Issuer, body: dict[str, Any], pr
 
 
 def test_update_of_an_unknown_card(issuer: Issuer) -> None:
-    """An update of an unknown card is a 404."""
+    """An update of an unknown card gets 404."""
     assert problem_of(issuer.client.put("/cards/nobody", {})) == (404, "404002")
 
 

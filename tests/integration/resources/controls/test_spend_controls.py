@@ -146,7 +146,7 @@ LIST = {"name": "x", "is_whitelist": True}
 
 
 def config(**controls: Any) -> dict[str, Any]:
-    """The body of an MCC group with these authorization controls."""
+    """Return the body of an MCC group with these authorization controls."""
     return {**CONFIG, "config": {"authorization_controls": controls}}
 
 
@@ -214,7 +214,7 @@ def config(**controls: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(twenty: Shop, path: str, body: dict[str, Any], field: str) -> None:
-    """Invalid input is a 400 that names the field, and nothing is stored."""
+    """Invalid input gets 400 with a message that names the field, and nothing is stored."""
     before = twenty.get(f"/{path}", count=10)
     reply = twenty.client.post(f"/{path}", body)
     assert reply.status == 400, reply.text

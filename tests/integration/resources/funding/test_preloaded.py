@@ -136,7 +136,7 @@ def test_two_friends_and_a_pizza(bank: Bank) -> None:
 
 
 def test_a_childs_transfer_moves_the_parents_money(bank: Bank) -> None:
-    """A child that shares its parent's account pays from that account. A transfer between the two is a 400."""
+    """A child that shares its parent's account pays from that account. A transfer between the two gets 400."""
     bank.make("users", token="child", parent_token="bo", uses_parent_account=True)
     bank.order("child", 10)
     assert bank.pay("child", "ana", 4).status == 201

@@ -357,7 +357,7 @@ def test_text_for_booleans_and_numbers_is_taken(api: Client) -> None:
 
 
 def test_a_repeat_makes_nothing_new_and_another_body_is_a_conflict(api: Client) -> None:
-    """The token is the idempotency key: an equal body returns the same product, another body is a 409."""
+    """The token is the idempotency key: an equal body returns the same product, another body gets 409."""
     token = fresh("twice")
     body = {"token": token, "name": "Once", "start_date": "2026-01-01"}
     first = api.post("/cardproducts", body)
@@ -369,7 +369,7 @@ def test_a_repeat_makes_nothing_new_and_another_body_is_a_conflict(api: Client) 
 
 
 def test_the_list_is_newest_first_and_short(api: Client) -> None:
-    """A page has five products by default and at most ten, newest first; more is a 413. ``fields`` has no effect."""
+    """A page has five products by default and at most ten, newest first; a larger count gets 413. ``fields`` has no effect."""
     tokens = [product(api, token=fresh("listed"))["token"] for _ in range(6)]
     page = api.get("/cardproducts").json
     assert [row["token"] for row in page["data"]] == tokens[:0:-1]
@@ -383,7 +383,7 @@ def test_the_list_is_newest_first_and_short(api: Client) -> None:
 
 @pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {})])
 def test_an_unknown_product_is_not_found(api: Client, method: str, body: object) -> None:
-    """An unknown token is a 404 with the message for card products."""
+    """An unknown token gets 404 with the message for card products."""
     reply = api.request(method, "/cardproducts/nowhere", body)
     assert reply.status == 404
     assert reply.json == {"error_code": "404003", "error_message": "Card product not found"}
@@ -460,7 +460,7 @@ def test_funding_can_be_switched_on_later(api: Client, source: str) -> None:
 
 
 def test_a_switch_that_would_lose_the_source_is_refused(api: Client, source: str) -> None:
-    """An update that would leave an enabled source without a token is a 400 and changes nothing."""
+    """An update that would leave an enabled source without a token gets 400 and changes nothing."""
     made = product(api, config=managed(source))
     reply = api.put(f"/cardproducts/{made['token']}", {"config": managed("")})
     assert (reply.status, reply.json["error_code"]) == (400, "400001")
@@ -545,7 +545,7 @@ FUNDING_REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 def test_funding_that_cannot_work_is_refused(
     api: Client, source: str, name: str, jit: dict[str, Any], code: str, names: str
 ) -> None:
-    """An invalid ``jit_funding`` is a 400 that names the field or the token, in a create and in an update."""
+    """An invalid ``jit_funding`` gets 400 with a message that names the field or the token, in a create and in an update."""
     config = {"jit_funding": json.loads(json.dumps(jit).replace('"SOURCE"', f'"{source}"'))}
     made = product(api)
     replies = [
@@ -629,7 +629,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("wrong", "code", "names"), REFUSED, ids=[f"{row[2]}: {str(row[0])[:60]}" for row in REFUSED])
 def test_bad_input_is_refused_by_name(api: Client, wrong: dict[str, Any], code: str, names: str) -> None:
-    """A wrong field is a 400 with the code of its kind and a message that names the field."""
+    """A wrong field gets 400 with the code of its kind and a message that names the field."""
     reply = api.post("/cardproducts", {"name": "Wrong", "start_date": "2026-01-01", **wrong})
     assert (reply.status, reply.json["error_code"]) == (400, code), reply.text
     assert names in reply.json["error_message"]

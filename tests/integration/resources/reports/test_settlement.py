@@ -188,7 +188,7 @@ def test_a_real_time_fee_is_drawn_like_its_purchase(server: RunningServer) -> No
 @pytest.mark.parametrize("path", [REPORT, LINES])
 @pytest.mark.parametrize("date", ["yesterday", "2035-13-01", "2035-06", "2035-06-01T00:00:00Z", "2035-06-02", "1969-12-31"])
 def test_a_bad_day_is_named(server: RunningServer, path: str, date: str) -> None:
-    """An invalid date and a day that has not begun are a 400 that names ``date``."""
+    """An invalid date and a day that has not begun get 400 with a message that names ``date``."""
     reply = Shop(server).client.get(path, query={"date": date})
     assert (reply.status, "date" in reply.json["error_message"]) == (400, True)
 

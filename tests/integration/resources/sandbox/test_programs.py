@@ -88,7 +88,7 @@ def test_a_clock_is_moved_by_a_duration(client: Client, path: str, by: str, now:
     ],
 )
 def test_a_clock_refuses(client: Client, body: dict[str, Any], field: str) -> None:
-    """An earlier time, an invalid value or several fields are a 400 that names the field. The clock is unchanged."""
+    """An earlier time, an invalid value or several fields get 400 with a message that names the field. The clock is unchanged."""
     clock(client, freeze=True)
     stood = clock(client, set="2035-06-01T09:00:00Z")
     reply = client.post("/sandbox/clock", body)
@@ -135,7 +135,7 @@ def test_a_program_is_made_with_credentials_of_its_own(server: RunningServer) ->
     [({"token": "twice"}, "token"), ({"currency": "XYZ"}, "currency"), ({"currency": "US"}, "currency"), ({"name": ""}, "name")],
 )
 def test_a_program_cannot_be_made_so(client: Client, body: dict[str, Any], field: str) -> None:
-    """A token in use, an unknown currency or an empty name is a 400 that names the field."""
+    """A token in use, an unknown currency or an empty name gets 400 with a message that names the field."""
     client.post("/sandbox/programs", {"token": "twice"})
     reply = client.post("/sandbox/programs", body)
     assert (reply.status, field in reply.json["error_message"]) == (400, True), reply.text
@@ -333,7 +333,7 @@ def test_a_load_is_explained_by_its_purchase(shop: Shop) -> None:
 
 
 def test_an_unknown_decision(server: RunningServer, shop: Shop) -> None:
-    """An unknown token and a token of another program are a 404."""
+    """An unknown token and a token of another program get 404."""
     for token in ("nobody", Shop(server).buy(10)["token"]):
         assert problem_of(shop.client.get(f"/sandbox/decisions/{token}")) == (404, "404011")
 

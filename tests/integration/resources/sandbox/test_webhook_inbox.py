@@ -145,13 +145,13 @@ def test_it_hangs_when_asked_to(client: InboxClient) -> None:
     ],
 )
 def test_bad_addresses_are_refused(client: InboxClient, path: str, status: int) -> None:
-    """An unknown program or a malformed path is a 404, an invalid status or delay a 400. No message is stored."""
+    """An unknown program or a malformed path gets 404. An invalid status or delay gets 400. No message is stored."""
     assert send(client.server.root_url + path.replace("{program}", client.program))[0] == status
     assert client.inbox() == []
 
 
 def test_a_body_has_a_limit(client: InboxClient) -> None:
-    """A body of 1 MiB is accepted. One more byte is a 413."""
+    """A body of 1 MiB is accepted. A body with one byte more gets 413."""
     assert send(client.address(), b"x" * 1_048_576)[0] == 200
     assert send(client.address(), b"x" * 1_048_577)[0] == 413
     assert [len(message["body"]) for message in client.inbox()] == [1_048_576]
@@ -266,7 +266,7 @@ def test_pages_go_from_new_to_old(client: InboxClient) -> None:
     "query", ["count=0", "count=x", "start_index=-1", "after=-1", "after=99999999999999999999", "wait=5", "wait=31s"]
 )
 def test_bad_parameters_are_refused(client: InboxClient, query: str) -> None:
-    """An invalid parameter is a 400, and a count above 100 is a 413."""
+    """An invalid parameter gets 400, and a count above 100 gets 413."""
     assert client.get(f"/sandbox/inbox/box?{query}").status == 400
     assert client.get("/sandbox/inbox/box?count=101").status == 413
 
@@ -325,7 +325,7 @@ def test_waiting_in_vain_ends_in_time(client: InboxClient) -> None:
 
 
 def test_a_box_is_emptied(client: InboxClient) -> None:
-    """DELETE empties one box and answers 204, also if the box is empty. Other boxes keep their messages."""
+    """DELETE empties one box and answers 204, even if the box is empty. Other boxes keep their messages."""
     send(client.address())
     send(client.address("other"))
     assert [client.delete("/sandbox/inbox/box").status for _ in range(2)] == [204, 204]
@@ -463,7 +463,10 @@ def test_deliveries_are_listed_with_their_attempts(client: InboxClient) -> None:
 
 
 def test_deliveries_can_be_filtered(client: InboxClient) -> None:
-    """Deliveries are filtered by state, webhook and transaction. An unknown token has none, an unknown state is a 400."""
+    """Deliveries are filtered by state, webhook and transaction.
+
+    An unknown token matches no delivery, and an unknown state gets 400.
+    """
     good = client.webhook(client.address("good"))
     first, second = client.buy(10), client.buy(11)
     client.inbox("good", wait="30s", token=second["token"])

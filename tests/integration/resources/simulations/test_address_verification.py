@@ -91,7 +91,7 @@ ADDRESSES = [
 ]
 DIFFERENT = [row for row in ADDRESSES if row[2] or row[3]]
 FULLY = ("/simulate/authorization", f"{EVENTS}authorization")
-"""The paths that are tested with every address of the table. The others are tested with the different ones."""
+"""The paths that are tested with every address. All other paths are tested only with the addresses in ``DIFFERENT``."""
 
 
 @pytest.mark.parametrize("way", WAYS)

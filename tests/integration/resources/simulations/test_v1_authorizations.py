@@ -219,7 +219,7 @@ def test_a_source_that_is_off_refuses_the_order_too(server: RunningServer) -> No
     ],
 )  # fmt: skip
 def test_a_field_of_the_request_shows_in_the_answer(shop: Shop, sent: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Each field of a request sets the values of the table in the answer. None stands for an absent key."""
+    """Each field of a request sets the values of its row in the answer. None stands for an absent key."""
     transaction = shop.auth(**sent)["transaction"]
     assert {path: value_at(transaction, path) for path in expected} == expected
 
@@ -251,7 +251,7 @@ def value_at(tree: dict[str, Any], path: str) -> Any:
 
 
 def test_the_security_code_is_compared(shop: Shop) -> None:
-    """The security code of the card is accepted, also as a number. Another one is declined with 1952."""
+    """The security code of the card is accepted as a text or as a number. Another code is declined with 1952."""
     right = shop.made["cvv_number"]
     wrong = f"{(int(right) + 1) % 1000:03d}"
     for typed, code, verdict in ((right, "0000", "0000"), (int(right), "0000", "0000"), (wrong, "1952", "0001")):
@@ -308,7 +308,7 @@ def test_a_terminal_that_can_gets_a_part(server: RunningServer) -> None:
 
 
 def test_a_chosen_token_makes_a_purchase_repeatable(shop: Shop) -> None:
-    """The same request with a chosen token gives the same bytes and no second transaction. Another request is a 409."""
+    """The same request with a chosen token gives the same bytes and no second transaction. Another request gets 409."""
     body = {"card_token": "jit", "mid": "m1", "transaction_options": {"transaction_token": "chosen-1"}}
     first, again = (shop.simulate("authorization", amount=10, **body) for _ in range(2))
     assert (first.status, first.json["transaction"]["token"]) == (201, "chosen-1")
@@ -364,7 +364,7 @@ def test_the_requests_own_webhook_is_told(shop: Shop, credentials: dict[str, str
     ],
 )
 def test_a_bad_field_is_named(shop: Shop, changes: dict[str, Any], status: int, name: str) -> None:
-    """An invalid field is a 400 that names it."""
+    """An invalid field gets 400 with a message that names it."""
     reply = shop.simulate("authorization", **{"card_token": "jit", "amount": 10, "mid": "m1", **changes})
     assert (reply.status, name in reply.json["error_message"]) == (status, True), reply.text
 
@@ -510,7 +510,7 @@ def test_a_forced_clearing(server: RunningServer) -> None:
 @pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
 @pytest.mark.parametrize("token", ["nobody", "00000000-0000-4000-8000-000000000000"])
 def test_an_unknown_original_is_not_found(shop: Shop, path: str, token: str) -> None:
-    """A follow-up of an unknown transaction is a 404, for a token of any form."""
+    """A follow-up of an unknown transaction gets 404, for a token of any form."""
     reply = shop.simulate(path, original_transaction_token=token, amount=1)
     assert problem_of(reply) == (404, "404014")
     assert reply.json["error_message"] == "Original transaction not found"
@@ -518,7 +518,7 @@ def test_an_unknown_original_is_not_found(shop: Shop, path: str, token: str) -> 
 
 @pytest.mark.parametrize("path", ["clearing", "reversal", "authorization/advice"])
 def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: RunningServer, shop: Shop, path: str) -> None:
-    """A follow-up of a declined authorization, or of another program's, is a 404."""
+    """A follow-up of a declined authorization, or of an authorization of another program, gets 404."""
     refused, foreign = shop.buy(10, "plain"), Shop(server).buy(10)
     for original in (refused, foreign):
         reply = shop.simulate(path, original_transaction_token=original["token"], amount=1)
@@ -539,14 +539,14 @@ def test_a_refused_purchase_and_another_programs_cannot_be_followed(server: Runn
     ],
 )
 def test_a_bad_field_of_a_follow_up_is_named(shop: Shop, path: str, changes: dict[str, Any], name: str) -> None:
-    """An invalid field of a follow-up is a 400 that names it. Only an advice may have the amount 0."""
+    """An invalid field of a follow-up gets 400 with a message that names it. Only an advice may have the amount 0."""
     body = {"original_transaction_token": shop.buy(10)["token"], "amount": 1, **changes}
     reply = shop.simulate(path, **body)
     assert (reply.status, name in reply.json["error_message"]) == (400, True), reply.text
 
 
 def test_a_follow_up_with_a_chosen_token_is_repeatable(shop: Shop) -> None:
-    """A clearing with a chosen token is idempotent. Another body is a 409."""
+    """A clearing with a chosen token is idempotent. Another body gets 409."""
     auth = shop.buy(10)
     body = {"original_transaction_token": auth["token"], "transaction_options": {"transaction_token": f"c-{auth['identifier']}"}}
     first, again = (shop.simulate("clearing", amount=4, **body) for _ in range(2))
@@ -567,7 +567,7 @@ def test_a_follow_up_with_a_chosen_token_is_repeatable(shop: Shop) -> None:
 def test_a_currency_has_its_own_decimals(
     server: RunningServer, currency: str, amount: float, bad: float, shown: str, zero: str, balances: str
 ) -> None:
-    """Amounts have the decimals of their currency, in transaction and raw message. More decimals are a 400."""
+    """Amounts have the decimals of their currency, in transaction and raw message. An amount with more decimals gets 400."""
     shop = Shop(server, currency=currency)
     reply = shop.simulate("authorization", card_token="jit", amount=amount, mid="m1")
     assert f'"request_amount":{shown},"amount":{shown},' in reply.text
@@ -583,7 +583,7 @@ def test_a_currency_has_its_own_decimals(
 
 
 def test_integers_beyond_64_bits_in_free_json(shop: Shop) -> None:
-    """Free JSON may have integers from -2**63 to 2**64 - 1. Any other is a 400 that names the field."""
+    """Free JSON may have integers from -2**63 to 2**64 - 1. Any other integer gets 400 with a message that names the field."""
     for number in (2**64, -(2**63) - 1):
         metadata = {"installment_payment": {"plans": [number]}}
         reply = shop.simulate("authorization", card_token="jit", mid="m", amount=1, network_metadata=metadata)

@@ -52,7 +52,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("path", "wrong", "field"), REFUSED)
 def test_a_wrong_field_is_named(shop: Shop, path: str, wrong: dict[str, Any], field: str) -> None:
-    """An invalid request is a 400 that names the field, and nothing is written."""
+    """An invalid request gets 400 with a message that names the field, and nothing is written."""
     before = shop.listed(state="ALL")
     reply = shop.simulate(path, **{**HERE, **BODIES[path], **wrong})
     # The real platform answers an unknown enum value as malformed (observed), and any other error as invalid.
@@ -62,7 +62,7 @@ def test_a_wrong_field_is_named(shop: Shop, path: str, wrong: dict[str, Any], fi
 
 
 def test_an_unknown_card_is_told(shop: Shop) -> None:
-    """Every simulation of a financial for an unknown card is a 400."""
+    """Every simulation of a financial for an unknown card gets 400."""
     for path, body in BODIES.items():
         assert problem_of(shop.simulate(path, **{**body, "card_token": "nobody", "mid": "m"})) == (400, "400008")
 
@@ -82,7 +82,7 @@ def test_an_unknown_card_is_told(shop: Shop) -> None:
 def test_type_state_and_raw_message(
     shop: Shop, path: str, body: dict[str, Any], kind: str, state: str, codes: tuple[str, str]
 ) -> None:
-    """Each message has the type, first state and ISO 8583 codes of the table, and leaves no balance."""
+    """Each message has the type, the first state and the ISO 8583 codes of its row, and leaves no balance."""
     answer = decided(shop, path, **{**BODIES[path], **body})
     assert (answer["transaction"]["type"], answer["transaction"]["state"]) == (kind, state)
     assert (answer["raw_iso8583"]["0"], answer["raw_iso8583"]["3"]) == codes

@@ -116,7 +116,7 @@ FOLLOWERS = [
 
 @pytest.mark.parametrize(("root", "event", "amount", "state"), FOLLOWERS)
 def test_what_follows(network: Network, root: str, event: str, amount: int, state: str) -> None:
-    """A follow-up names its root and has the same network. For a root of another family it is a 404."""
+    """A follow-up names its root and has the same network. A follow-up that names a root of another family gets 404."""
     begun = network.begin(root, 10, network="MASTERCARD", sub_network="MAESTRO")
     transaction = network.after(event, begun, amount)
     assert (transaction["type"], transaction["state"], transaction["preceding_related_transaction_token"]) == (
@@ -199,7 +199,7 @@ CONVERSION = {"original_amount": 8.10, "conversion_rate": 1.2346, "original_curr
     ],
 )
 def test_what_is_shown_as_it_was_sent(network: Network, event: str, field: str, value: dict[str, Any]) -> None:
-    """Data on a transfer, a name or a currency conversion is returned as sent, also by a later GET."""
+    """Data on a transfer, a name or a currency conversion is returned as sent, by the simulation and by a later GET."""
     transaction = network.begin(event, 10, **{field: value})
     assert transaction[field] == value
     assert network.get(f"/transactions/{transaction['token']}", version="v2") == transaction
@@ -307,7 +307,7 @@ def test_a_refund_after_the_bill(network: Network) -> None:
 
 
 def test_a_refusal_is_an_answer(network: Network) -> None:
-    """A decline is a 201, for insufficient funds and for a wrong PIN."""
+    """A request that is declined gets 201, for insufficient funds and for a wrong PIN."""
     declined = network.event("authorization", card_token="plain", amount=5)
     assert (declined["state"], declined["response"]["code"]) == ("DECLINED", "1016")
     wrong = network.begin("pindebit", 5, card_options={"pin": "9999"})
@@ -318,7 +318,7 @@ def test_a_refusal_is_an_answer(network: Network) -> None:
 
 
 def test_model_v2_by_its_names(network: Network) -> None:
-    """Merchant and terminal have other names in transaction model v2 than in v1. All other fields of v2 are equal in v1."""
+    """The fields of merchant and terminal have different names in transaction models v1 and v2. All other fields are equal."""
     transaction = network.begin(
         "authorization", 10, pos={"pan_entry_mode": "MANUAL", "partial_approval_capable": True},
         card_acceptor={
@@ -367,7 +367,10 @@ def test_the_programs_model(network: Network) -> None:
 @pytest.mark.parametrize("path", ["/transactions", "/transactions/{}", "/transactions/{}/related",
                                   "/transactions/fundingsource/harbor_funding"])  # fmt: skip
 def test_an_unknown_model_is_named(network: Network, path: str) -> None:
-    """An unknown ``version`` or an invalid ``verbose`` is a 400 that names it, on every path that shows transactions."""
+    """Every path that shows transactions answers 400 to an unknown ``version`` or an invalid ``verbose``.
+
+    The message names it.
+    """
     for query in ({"version": "v3"}, {"verbose": "perhaps"}):
         reply = network.client.get(path.format(network.buy(10)["token"]), query=query)
         assert (reply.status, next(iter(query)) in reply.json["error_message"]) == (400, True)

@@ -1,4 +1,4 @@
-"""Extreme amounts on both databases: 0, and more than an account can hold. None of them is a 500."""
+"""Extreme amounts on both databases: 0, and more than an account can hold. None of them gets 500."""
 
 import json
 from decimal import Decimal
@@ -112,7 +112,7 @@ def test_an_amount_of_zero_verifies_the_card(till: Till, name: str, card: str) -
 
 @pytest.mark.parametrize("name", OLDER)
 def test_the_older_simulations_verify_too(till: Till, name: str) -> None:
-    """A purchase or PIN debit of 0 is a verification, with 85 in the raw message. A withdrawal or credit of 0 is a 400."""
+    """A purchase or PIN debit of 0 is a verification, with 85 in the raw message. A withdrawal or credit of 0 gets 400."""
     path, body = OLDER[name]
     reply = till.simulate(path, card_token="jit", mid="m1", amount=0, **body)
     if name in ("a withdrawal", "an original credit"):
@@ -126,7 +126,7 @@ def test_the_older_simulations_verify_too(till: Till, name: str) -> None:
 
 
 def test_a_verification_counts_nowhere(fresh: Till) -> None:
-    """No velocity control counts a verification, even after its limit of uses. A dry run approves one too."""
+    """No velocity control counts a verification, even after its limit of uses. A dry run approves a verification too."""
     association = {"user_token": "ana"}
     fresh.make("velocitycontrols", token="once", amount_limit=100, usage_limit=1, velocity_window="DAY", currency_code="USD",
                association=association)  # fmt: skip
@@ -142,7 +142,7 @@ def test_a_verification_counts_nowhere(fresh: Till) -> None:
 
 @pytest.mark.parametrize("name", AMOUNTS)
 def test_an_amount_that_no_account_can_hold_is_declined(till: Till, name: str) -> None:
-    """A request for 10¹² cents or more is declined with 1016, and any other message with 1810. From 10¹⁸ cents on it is a 400."""
+    """From 10¹² cents on, a request is declined with 1016, and any other message with 1810. From 10¹⁸ cents on, both get 400."""
     root = None
     if name in ROOTS:
         root = till.event(ROOTS[name], 10, currency_code="USD").json["transaction"]["token"]

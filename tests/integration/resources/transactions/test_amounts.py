@@ -190,7 +190,7 @@ def plain(number: Any, sign: str = "") -> str:
 
 
 def line_of(line: Line, transaction: dict[str, Any]) -> dict[str, str]:
-    """Return the amounts of a transaction as a row of the table."""
+    """Return the amounts of a transaction in the form of a row on the page."""
     code = transaction["response"]["code"]
     unload, order = transaction.get("gpa_order_unload"), transaction.get("gpa_order")
     assert unload is None or order is None
@@ -220,7 +220,7 @@ server = shared_server(chosen_databases())
 @pytest.mark.parametrize("way", ["v1", "2.0"])
 @pytest.mark.parametrize("heading", TABLES)
 def test_every_message_shows_the_amounts_of_the_table(server: RunningServer, heading: str, way: str) -> None:
-    """Answer, single read, list and notification have the amounts of the table, in both transaction models."""
+    """Answer, single read, list and notification have the amounts on the page, in both transaction models."""
     stage, lines = Stage(server, heading, way), TABLES[heading]
     for line in lines:
         answered = stage.send(line)

@@ -60,7 +60,7 @@ def test_two_processes_expire_each_hold_once(migrated_postgres_url: str) -> None
 
 
 def test_bad_time_limits_name_the_field(server: RunningServer) -> None:
-    """A ``pre_auth_time_limit`` that is no duration, zero or too long is a 400 that names it, without a hold."""
+    """A ``pre_auth_time_limit`` that is no duration, zero or too long gets 400 with a message that names it, without a hold."""
     shop = Shop(server)
     for limit in ("soon", "0", "0s", "101", "2500h", "-1", 10**17):
         options = {"pre_auth_time_limit": limit}

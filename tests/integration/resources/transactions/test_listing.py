@@ -111,7 +111,7 @@ def check(platform: InProcessPlatform, rows: list[dict[str, Any]], drawn: random
 
 
 def test_every_page_is_the_one_that_counting_finds(platform: InProcessPlatform) -> None:
-    """Pages of any filter, order and offset equal the naive list, also after new rows have arrived and closed old holds."""
+    """Pages of any filter, order and offset equal the naive list, even after new rows have arrived and closed old holds."""
     drawn = random.Random(5)
     rows = past.some_rows(drawn, 6000, first_id=1, begin_ms=BEGIN)
     with platform.database.write() as db:

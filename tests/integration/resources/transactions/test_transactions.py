@@ -213,7 +213,7 @@ def test_a_page_has_ten(story: Story) -> None:
 
 
 def test_an_empty_list(story: Story) -> None:
-    """A list without entries is a 200 with an empty page."""
+    """The request for a list without entries gets 200 with an empty page."""
     empty = {"count": 0, "start_index": 0, "end_index": 0, "is_more": False, "data": []}
     assert story.get("/transactions", card_token="nobody") == empty
 
@@ -283,7 +283,7 @@ def test_whose_a_purchase_is(story: Story) -> None:
 
 @pytest.mark.parametrize("path", ["/transactions/{}", "/transactions/{}/related", "/transactions/fundingsource/{}"])
 def test_unknown_tokens_are_not_found(server: RunningServer, story: Story, path: str) -> None:
-    """An unknown token, the load token of a purchase without a load, and a token of another program are a 404."""
+    """An unknown token, the load token of a purchase without a load, and a token of another program get 404."""
     foreign = Shop(server).buy(10)
     first, last = story.known["refused"]["token"][:-1], story.known["refused"]["token"][-1]
     load_of_refused = first + "0123456789abcdef"[int(last, 16) ^ 1]
@@ -344,7 +344,7 @@ def test_what_a_source_gave_and_got(story: Story, query: dict[str, str], expecte
 
 
 def test_a_bad_polarity(story: Story) -> None:
-    """An unknown ``polarity`` is a 400 that names the parameter."""
+    """An unknown ``polarity`` gets 400 with a message that names the parameter."""
     reply = story.client.get("/transactions/fundingsource/harbor_funding", query={"polarity": "UP"})
     assert (reply.status, "polarity" in reply.json["error_message"]) == (400, True)
 
@@ -371,7 +371,7 @@ def test_balances_are_what_the_chains_left(story: Story) -> None:
 
 
 def test_balances_of_a_user_who_did_nothing(story: Story) -> None:
-    """A new account has zero balances in the program's currency. An unknown user is a 404."""
+    """A new account has zero balances in the program's currency. An unknown user gets 404."""
     story.client.post("/users", {"token": "fresh"})
     assert story.money("fresh") == (0, 0)
     assert '"ledger_balance":0.00,' in story.client.get("/balances/fresh").text

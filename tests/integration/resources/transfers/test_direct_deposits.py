@@ -85,7 +85,7 @@ SPENT = {"spent": 70, "bigspend": 120}
 
 
 class Row:
-    """A line of the table in progress, with its user in the program that all lines share."""
+    """A row in progress. Its user is in the program that all rows share."""
 
     def __init__(self, bank: Payroll, line: str, number: int) -> None:
         (self.kind, self.situation, steps), self.expected, self.rows = (part.split() for part in line.split("|"))
@@ -130,7 +130,7 @@ class Row:
 
 
 def test_what_becomes_of_deposits(bank: Payroll) -> None:
-    """Deposit, balances and transactions have the values of the table, and do not change within a year after the last step."""
+    """Deposit, balances and transactions have the values of their row, and do not change within a year after the last step."""
     rows = [Row(bank, line, number) for number, line in enumerate(TABLE.strip().splitlines())]
     for row in rows:
         row.arrives()
@@ -219,7 +219,7 @@ BAD = [
 
 
 def test_bad_deposits_name_the_field(bank: Payroll) -> None:
-    """An invalid field is a 400 that names it, and nothing is written."""
+    """An invalid field gets 400 with a message that names it, and nothing is written."""
     for change, field in BAD:
         body = {"account_number": bank.number, "amount": 1, "type": "CREDIT", "settlement_date": TODAY, **change}
         reply = bank.simulate("directdeposits", **body)

@@ -67,7 +67,7 @@ bank = program_fixture(Bank)
     ],
 )  # fmt: skip
 def test_what_is_let_in(bank: Bank, controls: dict[str, Any], loads: str) -> None:
-    """Each load in turn has the result of the table. A refused load changes no balance on either side."""
+    """Each load in turn has the result of its row. A refused load changes no balance on either side."""
     bank.newcomer(**controls)
     came, paid = 0.0, 0.0
     for load in loads.split(", "):

@@ -138,7 +138,7 @@ def test_lists_can_leave_out_the_inactive(client: Client) -> None:
 
 
 def test_at_most_five_are_active(client: Client) -> None:
-    """A sixth active webhook is a 400, by POST and by PUT. Inactive ones do not count."""
+    """A sixth active webhook gets 400, by POST and by PUT. Inactive ones do not count."""
     for number in range(5):
         assert client.post("/webhooks", webhook(token=f"w{number}")).status == 201
     assert client.post("/webhooks", webhook(token="w5", active=False)).status == 201
@@ -150,7 +150,7 @@ def test_at_most_five_are_active(client: Client) -> None:
 
 
 def test_a_race_for_the_last_place_has_one_winner(server: RunningServer) -> None:
-    """Of eight concurrent creates of the fifth active webhook, one succeeds and seven are a 400."""
+    """Of eight concurrent creates of the fifth active webhook, one succeeds and seven get 400."""
     program = new_program(server)
     clients = [client_of(server, program) for _ in range(8)]
     for _ in range(4):
@@ -163,7 +163,7 @@ def test_a_race_for_the_last_place_has_one_winner(server: RunningServer) -> None
 
 
 def test_custom_headers_are_added_and_overwritten(client: Client) -> None:
-    """PUT customheaders keeps the other headers and the secrets. A fourth header is a 400."""
+    """PUT customheaders keeps the other headers and the secrets. A fourth header gets 400."""
     client.post("/webhooks", webhook(token="w1", config__custom_header={"X-A": "1", "X-B": "2"}))
     changed = client.put("/webhooks/customheaders/w1", {"custom_header": {"X-B": "3", "X-C": "4"}})
     assert (changed.status, changed.json["config"]["custom_header"]) == (200, {"X-A": "1", "X-B": "3", "X-C": "4"})
@@ -190,7 +190,7 @@ def test_headers_added_at_once_are_all_kept(server: RunningServer) -> None:
 
 
 def test_unknown_webhooks_are_not_found(client: Client, server: RunningServer) -> None:
-    """A webhook of another program is a 404 for every verb, and the error contains nothing of it."""
+    """A webhook of another program gets 404 for every verb, and the error contains nothing of it."""
     with client_of(server, new_program(server)) as other:
         other.post("/webhooks", webhook(token="theirs", name="theirs alone", active=False))
     requests = [
@@ -244,7 +244,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("field", "changes"), REFUSED, ids=[f"{field}-{number}" for number, (field, _) in enumerate(REFUSED)])
 def test_a_bad_field_is_refused_by_name(client: Client, field: str, changes: dict[str, Any]) -> None:
-    """An invalid field is a 400 that names it and quotes no secret. No webhook is created."""
+    """An invalid field gets 400 with a message that names it and quotes no secret. No webhook is created."""
     reply = client.post("/webhooks", webhook(**changes))
     assert (reply.status, reply.json["error_code"][:3]) == (400, "400")
     assert field in reply.json["error_message"]
@@ -330,7 +330,7 @@ def test_a_ping_carries_credentials_and_signature(client: Client, algorithm: str
 @pytest.mark.parametrize("status", [200, 202, 404, 500])
 @pytest.mark.parametrize("active", [True, False])
 def test_a_ping_echoes_the_answer(client: Client, status: int, active: bool) -> None:
-    """A ping returns status and body of the endpoint unchanged, also for an inactive webhook."""
+    """A ping returns status and body of the endpoint unchanged, even for an inactive webhook."""
     with a_receiver(answers=[status], says=b'{"pong": 1.50}') as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, active=active))
         echo = client.post("/webhooks/w1/ping", {})
@@ -345,7 +345,7 @@ def test_a_ping_needs_no_body(client: Client) -> None:
 
 
 def test_a_ping_without_answer_fails(client: Client) -> None:
-    """A ping of an endpoint without a listener is a 422 with the code of the reference and a reason."""
+    """A ping of an endpoint without a listener gets 422 with the code of the reference and a reason."""
     client.post("/webhooks", webhook(token="w1"))
     reply = client.post("/webhooks/w1/ping", {})
     assert (reply.status, reply.json["error_code"]) == (422, "422600")
@@ -353,7 +353,7 @@ def test_a_ping_without_answer_fails(client: Client) -> None:
 
 
 def test_a_ping_waits_five_seconds(client: Client) -> None:
-    """A ping of an endpoint that does not answer is a 422 after five seconds, and the error names the time limit."""
+    """A ping of an endpoint that does not answer gets 422 after five seconds, and the error names the time limit."""
     with a_receiver(holds=True) as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url))
         began = time.monotonic()
@@ -464,7 +464,7 @@ def test_an_event_is_resent(client: Client) -> None:
 
 
 def test_a_resend_that_cannot_be_done_is_told(client: Client) -> None:
-    """A resend of an unknown type is a 400, of an unknown event a 404, and to a failing endpoint a 422."""
+    """A resend of an unknown type gets 400, that of an unknown event 404, and one to a failing endpoint 422."""
     with a_receiver(answers=[500]) as receiver:
         client.post("/webhooks", webhook(token="w1", config__url=receiver.url, events=["nothing.at.all"]))
         client.post("/users", {"token": "ana"})
