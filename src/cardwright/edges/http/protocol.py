@@ -31,11 +31,8 @@ PIECE_BYTES = 16_384
 
 # Stages of a connection.
 IDLE, HEAD, BODY, CONNECTED, REFUSED, LINGERING, CLOSING = range(7)
-"""Stages: between two messages; in a head; in a body; before the first message.
-
-Refused, with open earlier requests; refused and answered; closed by the server, with bytes left to send. From REFUSED on nothing
-is parsed.
-"""
+"""Stages: between two messages; in a head; in a body; before the first message. Refused, with open earlier requests; refused and
+answered; closed by the server, with bytes left to send. From REFUSED on nothing is parsed."""
 
 TOO_BUSY_ANSWER = HttpResponse(BUSY.status, problem_body(rejections.TOO_BUSY.problem))
 
