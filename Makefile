@@ -86,7 +86,7 @@ outages: .venv/.ready ## only the outages and failovers of `stress`, which take 
 RACES ?= 2000
 
 .PHONY: stress-limits
-stress-limits: .venv/.ready ## race two processes for the last room under velocity controls; RACES=2000 rounds of each kind
+stress-limits: .venv/.ready ## race two processes for the last amount or use of velocity controls; RACES=2000 rounds of each kind
 	$(BIN)/python -m tests.stress.limits --races $(RACES)
 
 HISTORIES ?= 2000

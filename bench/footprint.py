@@ -1,8 +1,8 @@
 """Footprint: the bytes that one purchase adds to the database, by table, without a webhook and with one.
 
 ``python -m bench.footprint`` makes purchases over HTTP on SQLite and on PostgreSQL; each is an authorization and its clearing.
-One connection makes them, so each event is one notification; under load one row of the outbox carries up to ten events.
-Only the second half of the purchases counts: by then PostgreSQL reuses the space of updated rows.
+One connection makes them, so each event is one notification; under load one row of the outbox has up to ten events. Only the
+second half of the purchases counts: by then PostgreSQL reuses the space of updated rows.
 """
 
 from collections import Counter

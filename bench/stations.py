@@ -95,7 +95,7 @@ class Station:
         return purchases(self.seeded.tokens, CREDENTIALS, seed)
 
     def warm(self) -> Result:
-        """Make one purchase on each card, at most on as many cards as the cache of a process holds."""
+        """Make one purchase on each card, at most on as many cards as the cache of a process can contain."""
         template = post("/v3/simulate/authorization", purchase(b"?" * 36), CREDENTIALS)
         return uvloop.run(closed_loop(self.place, one_each(split(self.seeded.tokens, CARDS_MAX), template), 128, check=APPROVED))
 

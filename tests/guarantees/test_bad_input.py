@@ -1,4 +1,4 @@
-"""Invalid input: every field of every body with invalid values, and invalid bodies, paths, queries and methods, get a 4xx."""
+"""Invalid input: every field of every body with invalid values, and invalid bodies, paths, queries and methods, get 4xx."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def body_of(object_graph: ObjectGraph, place: Place) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_every_wrong_field_is_named(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
-    """A missing, null, too short, too long, mistyped or out-of-range field gets a 4xx with its name, and no row is written."""
+    """A missing, null, too short, too long, mistyped or out-of-range field gets 4xx with its name, and no row is written."""
     path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
@@ -88,7 +88,7 @@ def test_every_wrong_field_is_named(object_graph: ObjectGraph, rows: Rows, place
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_text_that_is_no_text(object_graph: ObjectGraph, rows: Rows, place: Place) -> None:
-    """NUL characters, lone surrogates and bytes that are not UTF-8 get a 4xx in every text field, and no row is written."""
+    """NUL characters, lone surrogates and bytes that are not UTF-8 get 4xx in every text field, and no row is written."""
     path, body, shape = target(object_graph, place), body_of(object_graph, place), ALL[place].body
     assert shape is not None
     before = rows()
@@ -102,7 +102,7 @@ def test_text_that_is_no_text(object_graph: ObjectGraph, rows: Rows, place: Plac
 
 @pytest.mark.parametrize("place", WITH_BODY, ids=name_of)
 def test_unusual_values_do_no_harm(object_graph: ObjectGraph, place: Place) -> None:
-    """Unusual but legal text, huge numbers and duplicate keys never get a 5xx."""
+    """Unusual but legal text, huge numbers and duplicate keys never get 5xx."""
     path, shape = target(object_graph, place), ALL[place].body
     assert shape is not None
     body = None
@@ -196,7 +196,7 @@ def raw_exchange(server: RunningServer, object_graph: ObjectGraph, head: str, bo
 
 
 def test_chunked_bodies(server: RunningServer, object_graph: ObjectGraph) -> None:
-    """A chunked body is accepted. A body that is too large, or invalid chunks, get a 4xx or a closed connection."""
+    """A chunked body is accepted. A body that is too large, or invalid chunks, get 4xx or a closed connection."""
     head = "POST /v3/users HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
     assert raw_exchange(server, object_graph, head, chunked(b'{"first_', b'name":', b'"Ana"}'))[0] == 201
     status, body = raw_exchange(server, object_graph, head, chunked(*[b" " * 65536] * 40))
@@ -210,7 +210,7 @@ def test_chunked_bodies(server: RunningServer, object_graph: ObjectGraph) -> Non
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_other_methods(object_graph: ObjectGraph, place: Place) -> None:
-    """A method that a path does not have gets a 405 whose message names the methods that it has."""
+    """A method that a path does not have gets 405, and the message names the methods that the path has."""
     path = place[1].replace("{", "").replace("}", "")
     known = {verb for verb, other in PLACES if other == place[1]}
     for verb in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - known:
@@ -236,7 +236,7 @@ NOWHERE = (
 
 @pytest.mark.parametrize("path", NOWHERE, ids=lambda path: path[:40])
 def test_paths_that_lead_nowhere(server: RunningServer, object_graph: ObjectGraph, path: str) -> None:
-    """Unknown paths and tokens, and invalid encodings, get a 4xx, below /v3 and /sandbox in the wire format."""
+    """Unknown paths and tokens, and invalid encodings, get 4xx, below /v3 and /sandbox in the wire format."""
     status, body = raw_exchange(server, object_graph, f"GET {path} HTTP/1.1")
     assert 400 <= status < 500, (status, body)
     if path.startswith(("/v3/", "/sandbox/")):
@@ -256,7 +256,7 @@ BAD_PAGES = {
 
 @pytest.mark.parametrize("place", WITH_PAGES, ids=name_of)
 def test_pages_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
-    """Invalid values of count, start_index and sort_by get a 4xx with the name of the parameter, on every list."""
+    """Invalid values of count, start_index and sort_by get 4xx with the name of the parameter, on every list."""
     path = target(object_graph, place)
     sign = "&" if "?" in path else "?"
     for name, values in BAD_PAGES.items():
@@ -285,7 +285,7 @@ BAD_FILTERS = (
 
 @pytest.mark.parametrize("place", WITH_QUERY, ids=name_of)
 def test_filters_that_are_none(object_graph: ObjectGraph, place: Place) -> None:
-    """Invalid values of any filter never get a 5xx."""
+    """Invalid values of any filter never get 5xx."""
     path, shape = target(object_graph, place), ALL[place].query
     assert shape is not None
     sign = "&" if "?" in path else "?"
@@ -302,7 +302,7 @@ QUERIES = ("?", "?&&&", "?=", "?=x", "?a", "?%", "?%zz=1", "?a=%ff", "?%00=1", "
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query[:10])
 def test_query_strings_that_are_none(server: RunningServer, object_graph: ObjectGraph, query: str) -> None:
-    """A query string that cannot be parsed is refused or ignored, and never gets a 5xx."""
+    """A query string that cannot be parsed is refused or ignored, and never gets 5xx."""
     status, body = raw_exchange(server, object_graph, f"GET /v3/users{query} HTTP/1.1")
     assert status in (200, 400, 414, 431), (status, body)
 

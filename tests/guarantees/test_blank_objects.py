@@ -1,4 +1,4 @@
-"""Unknown fields: an object with unknown fields only is refused in every body, so a misspelled name removes no limit or check."""
+"""Unknown fields: an object with only unknown fields is refused in every body, so a misspelled name removes no limit or check."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ HARMLESS = {
     "NameVerificationResponse": "it is echoed and has no effect; it has more fields on the wire",
     "ScaLimits": "it has no fields here, so all its fields are unknown",
 }
-"""Shapes of objects that may have unknown fields only."""
+"""Shapes of objects that may have only unknown fields."""
 
 CHOICES = ("association", "merchant_scope")
 """Objects that select the cards or merchants of a control. Without a field, the control applies to all of them."""
@@ -33,7 +33,7 @@ STRANGE = {"no_such_field": "x"}
 
 
 def objects_of(place: Place) -> Iterator[tuple[Path, type[Shape], bool]]:
-    """Yield the fields of a body that hold objects, the shapes of these, and True if the field is an array."""
+    """Yield the fields of a body that contain objects, the shapes of the objects, and True if the field is an array."""
     shape = ALL[place].body
     assert shape is not None
     for field in fields_of(shape):
@@ -56,7 +56,7 @@ def send(client: Client, place: Place, path: Path, value: Any, body: Any) -> tup
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
 def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Callable[[], dict[str, int]], place: Place) -> None:
-    """An object with unknown fields only gets a 400 that names the object and its fields, and no row is written."""
+    """An object with unknown fields only gets 400 with a message that names the object and its fields, and no row is written."""
     body = {name: value for name, value in object_graph.body_of(place).items() if name not in ("token", "email")}
     before = rows()
     for path, shape, is_array in objects_of(place):
@@ -73,7 +73,7 @@ def test_unknown_fields_alone_are_refused(object_graph: ObjectGraph, rows: Calla
 
 @pytest.mark.parametrize("place", BODIES, ids=" ".join)
 def test_scope_with_only_nulls_is_refused(object_graph: ObjectGraph, place: Place) -> None:
-    """An association or a scope with nulls only gets a 400. It is not an empty object, which selects all cards or merchants."""
+    """An association or a scope with nulls only gets 400. It is not an empty object, which selects all cards or merchants."""
     for path, shape, _ in objects_of(place):
         if path[-1] in CHOICES:
             assert shape.blank is Blank.NOTHING, (path, shape)
@@ -102,14 +102,14 @@ def shop(server: RunningServer) -> Iterator[Shop]:
 
 
 def refused(client: Client, method: str, path: str, body: dict[str, Any], *names: str) -> None:
-    """Assert that a body gets a 400 with these names in its message."""
+    """Assert that a body gets 400 with these names in its message."""
     reply = client.request(method, f"/v3{path}" if not path.startswith("/sandbox") else path, body)
     assert (reply.status, reply.json["error_code"]) == (400, "400001"), reply.text
     assert not [name for name in names if name not in reply.json["error_message"]], reply.text
 
 
 def test_control_with_an_unknown_scope_is_refused(shop: Shop) -> None:
-    """A control for a single card, which does not exist, gets a 400, and purchases of other cardholders are still approved."""
+    """A control for a single card, which does not exist, gets 400, and purchases of other cardholders are still approved."""
     client, wrong = shop.client, {"association": {"card_token": "jit"}}
     shop.make("velocitycontrols", token="anas", association={"user_token": "ana"}, **{**DAY, "amount_limit": 500})
     shop.make("authcontrols", token="anas", name="x", association={"user_token": "ana"}, merchant_scope={"mid": "casino"})
@@ -146,7 +146,7 @@ def test_absent_null_and_empty_mean_the_program(shop: Shop) -> None:
 
 
 def test_no_check_is_lost(shop: Shop) -> None:
-    """An unknown field in a validation, or in card or transaction options, gets a 400, so that no check is skipped silently."""
+    """An unknown field in a validation, or in card or transaction options, gets 400, so that no check is skipped silently."""
     new = shop.make("cards", user_token="ana", card_product_token="jit")["token"]
     claims = {"validations": {"user": {"ssn_last_four": "1234"}}}
     refused(shop.client, "POST", "/cardtransitions", {"card_token": new, "state": "SUSPENDED", "channel": "API", **claims}, "ssn")
@@ -157,14 +157,14 @@ def test_no_check_is_lost(shop: Shop) -> None:
 
 
 def test_no_search_for_everybody(shop: Shop) -> None:
-    """A user lookup by an unknown field gets a 400, and a lookup without a field lists all users."""
+    """A user lookup by an unknown field gets 400, and a lookup without a field lists all users."""
     refused(shop.client, "POST", "/users/lookup", {"e_mail": "ana@example.com"}, "body", "email")
     for body in ({}, {"email": None}):
         assert shop.client.post("/users/lookup", body).json["count"] == 2
 
 
 def test_no_exemption_ends_by_mistake(shop: Shop) -> None:
-    """An empty body deactivates an exemption, and a body with a misspelled field gets a 400."""
+    """An empty body deactivates an exemption, and a body with a misspelled field gets 400."""
     shop.make("authcontrols/exemptmids", token="open", name="x", mid="casino")
     refused(shop.client, "PUT", "/authcontrols/exemptmids/open", {"activ": True}, "active")
     assert shop.get("/authcontrols/exemptmids/open")["active"]
@@ -173,7 +173,7 @@ def test_no_exemption_ends_by_mistake(shop: Shop) -> None:
 
 
 def test_filters_without_a_value_find_nothing(object_graph: ObjectGraph) -> None:
-    """A filter for the objects of one user, product or other token gets a 400 or finds nothing if it has no value."""
+    """A filter for the objects of one user, product or other token gets 400 or finds nothing if it has no value."""
     for place in sorted(ALL):
         query = ALL[place].query
         if query is None or place[0] != "GET" or ALL[place].paging is None or names_in(place[1]):

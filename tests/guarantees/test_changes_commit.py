@@ -95,7 +95,7 @@ class Payroll(Shop):
         self.number = self.make("depositaccounts", token="bos", user_token="bo")["account_number"]
 
     def send(self, token: str, day: str = FRIDAY) -> None:
-        """Announce a deposit of 1.00."""
+        """Simulate a pending deposit of 1.00."""
         body = {"account_number": self.number, "amount": 1, "type": "CREDIT", "settlement_date": day, "token": token}
         read_of(self.simulate("directdeposits", **body))
 

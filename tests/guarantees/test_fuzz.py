@@ -1,4 +1,4 @@
-"""Fuzzing: requests that Schemathesis generates from the OpenAPI document never get a 5xx."""
+"""Fuzzing: requests that Schemathesis generates from the OpenAPI document never get 5xx."""
 
 import re
 import subprocess

@@ -38,7 +38,7 @@ def test_after_a_restart(address: str) -> None:
         server.start()
         shop.client, other.client = shop.connect(), other.connect()
         named = [(unchosen, 10), (chosen, 20), (lowered, 25), (lowered_chosen, 35)]
-        # The other program has none of them, and gets a 404 before and after the right program has found the purchase.
+        # The other program has none of them, and gets 404 before and after the right program has found the purchase.
         for purchase, amount in named:
             assert other.simulate("clearing", original_transaction_token=purchase["token"], amount=1).status == 404
             cleared = shop.follow("clearing", purchase, amount)

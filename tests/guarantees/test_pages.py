@@ -75,7 +75,7 @@ def increment(object_graph: ObjectGraph) -> None:
 
 
 def announce(object_graph: ObjectGraph) -> str:
-    """Announce a direct deposit."""
+    """Simulate a direct deposit that stays pending."""
     return object_graph.announced()
 
 

@@ -160,7 +160,7 @@ def test_foreign_tokens_filter_nothing_in(twins: Twins, place: Place) -> None:
 
 @pytest.mark.parametrize("place", [place for place in PLACES if ALL[place].body and place not in GLOBAL], ids=name_of)
 def test_foreign_tokens_in_bodies_are_unknown(twins: Twins, place: Place) -> None:
-    """A body that refers to an object of the other program gets a 4xx."""
+    """A body that refers to an object of the other program gets 4xx."""
     shape = ALL[place].body
     assert shape is not None
     target = filled(place[1], twins.values(place))

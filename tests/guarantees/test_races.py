@@ -10,6 +10,9 @@ def test_races_violate_no_guarantee(migrated_postgres_url: str) -> None:
 
 
 def test_races_exceed_no_velocity_control(migrated_postgres_url: str) -> None:
-    """No race for the last room under a velocity control exceeds its limit. `make stress-limits` runs thousands of rounds."""
+    """No race for the last amount or use of a velocity control exceeds its limit.
+
+    `make stress-limits` runs thousands of rounds.
+    """
     all_figures = limits.run(migrated_postgres_url, rounds=32)
     assert [danger for figures in all_figures for danger in figures.unproven] == [], all_figures

@@ -27,7 +27,7 @@ def test_readers_of_one_process(tmp_path: Path) -> None:
 
 
 def test_readers_of_two_processes(migrated_postgres_url: str) -> None:
-    """On PostgreSQL the same holds for two processes, which a reader with a connection for each page uses alternately."""
+    """On PostgreSQL the same is true of two processes, which a reader with a connection for each page uses alternately."""
     with running_pair(migrated_postgres_url) as pair:
         check(readers.run(pair.servers, readers=12, purchases=60, first=60))
 

@@ -82,7 +82,7 @@ def test_locked_file_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_read_does_not_say_that_nothing_was_booked(migrated_postgres_url: str) -> None:
-    """With a locked table, a read and a write get a 503, and only the text for the write states its effect."""
+    """With a locked table, a read and a write get 503, and only the text for the write states its effect."""
     with RunningServer(db=migrated_postgres_url, env=HASTY) as server, server.client() as client:
         card = api_fixtures.build(client, 1)[0]
         with psycopg.connect(migrated_postgres_url) as other:
@@ -139,7 +139,7 @@ def test_write_that_a_stop_cuts_may_have_been_carried_out(migrated_postgres_url:
 
 
 def test_message_to_the_inbox_that_a_stop_cuts(tmp_path: Path) -> None:
-    """A message to the webhook inbox that a stop interrupts gets a 503 in the API's format."""
+    """A message to the webhook inbox that a stop interrupts gets 503 in the API's format."""
     with Failpoints() as failpoints, RunningServer(db=migrated_file(tmp_path / "x.db"), env=failpoints.environment) as server:
         failpoints.arm("inbox.answer.before", "pause")
         with in_background(server, lambda client: client.post("/sandbox/inbox/default/box", {})) as message:

@@ -199,7 +199,7 @@ class Case:
 
 
 def leaves_of(place: Place) -> list[Field]:
-    """Return the fields of a body that hold a value. An object that must not be blank counts as one field."""
+    """Return the fields of a body that contain a value. An object that must not be blank counts as one field."""
     shape = ALL[place].body
     assert shape is not None
     leaves, within = list[Field](), list[tuple[str | int, ...]]()

@@ -106,7 +106,7 @@ class Bank(Shop):
     def deposit(
         self, *states: str, kind: str = "CREDIT", day: str = FRIDAY, load: int = 100, is_active: bool = True, **fields: Any
     ) -> str:
-        """Announce a deposit of 40.00 to a new account and move it through these states; return its token."""
+        """Simulate a deposit of 40.00 to a new account and move it through these states; return its token."""
         user = self.user()
         account = self.account(user, allow_immediate_credit=fields.pop("immediate", False))
         if load:
@@ -238,7 +238,7 @@ NEVER = {
 """Values that never occur: they need files of a card manufacturer."""
 
 NO_REQUEST = {DEPOSIT: {"PENDING"}}
-"""Values in the shape of a request that are refused: a deposit is PENDING only after its announcement."""
+"""Values in the shape of a request that are refused: a deposit is PENDING only after its arrival."""
 
 REQUESTS = {CARD: CardTransitionCreate, USER: TransitionCreate, DEPOSIT: DepositTransitionCreate}
 """Shapes of the requests that change a state."""
@@ -365,7 +365,7 @@ def outcome(server: RunningServer) -> Iterator[Outcome]:
 
 
 def matches(row: Row, element: dict[str, Any]) -> bool:
-    """Return True if a transition is the one of a row."""
+    """Return True if a transition is that of a row."""
     channel = "API" if row.maker == "API" else "SYSTEM"
     expected = (row.value, row.type, channel, row.reason, row.code)
     actual = (element[row.field.partition(".")[2]], Arrival(CATEGORY_OF[row.field], element).type, element["channel"])
@@ -465,7 +465,7 @@ def test_everything_that_arrives_can_be_resent(outcome: Outcome, server: Running
 
 
 def test_what_cannot_be_resent_is_refused(outcome: Outcome) -> None:
-    """A resend with an unknown base gets a 400 with the known ones. An unknown token, or one of another category, gets a 404."""
+    """A resend with an unknown base gets 400 with the known ones. An unknown token, or one of another category, gets 404."""
     bank = outcome.bank
     samples = {arrival.category: arrival.token for arrival in outcome.arrivals}
     assert samples.keys() == set(Category)

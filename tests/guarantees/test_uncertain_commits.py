@@ -77,7 +77,7 @@ def approve(client: Client, card: api_fixtures.Card, token: str) -> None:
 
 
 def test_a_message_that_was_refused_is_never_decided(hasty: RunningServer, migrated_postgres_url: str) -> None:
-    """A purchase gets a 503 while another session holds the account's lock, and is not booked after the lock is released."""
+    """A purchase gets 503 while another session holds the account's lock, and is not booked after the lock is released."""
     client = hasty.client(timeout_s=SAFETY_S)
     card = api_fixtures.build(client, 1)[0]
     approve(client, card, "first")

@@ -145,7 +145,7 @@ def populated(platform: InProcessPlatform) -> InProcessPlatform:
 
 
 def load_account(platform: InProcessPlatform, user: str, amount: int) -> None:
-    """Set the ledger balance of an account, so that a card without JIT Funding gets approvals, in the end partial ones."""
+    """Set the ledger balance of an account, so that a card without JIT Funding gets approvals, and at last partial ones."""
     import msgspec
 
     from cardwright.core.snapshot import Account

@@ -399,7 +399,7 @@ class Life(RuleBasedStateMachine):
             self.chains[-1]["suffix"] = ".cashback"
 
     def let_go(self, chain: dict[str, Any], amount: int) -> int:
-        """Release a part of a hold; return the change of the JIT load, which goes back first. Announced credits have none."""
+        """Release a part of a hold; return the change of the JIT load, which goes back first. Pending credits have none."""
         if chain["request_type"] in ANNOUNCED:
             chain["hold"] -= amount
             return 0

@@ -8,7 +8,7 @@ from tests.repository.folders import Arrow, Structure, imported_names, read_laye
 from tests.repository.structure import PICTURE, draw, without_shares
 
 SHARE_MAX = 20
-"""Per cent of the lines of the package in the files of one folder, subfolders not counted."""
+"""Maximum share of the package's lines in the files of one folder, in per cent. Subfolders do not count."""
 
 TODAY = Structure(read_modules(), read_layers())
 
@@ -61,7 +61,7 @@ def test_no_import_upwards() -> None:
 
 
 def test_no_folder_is_too_large() -> None:
-    """No folder holds more than SHARE_MAX per cent of the lines in its files."""
+    """No folder has more than SHARE_MAX per cent of the lines in its files."""
     assert not too_large(TODAY), f"more than {SHARE_MAX} % of the lines; split it into subfolders"
 
 
@@ -83,7 +83,7 @@ def test_a_clean_package_passes() -> None:
 
 
 def test_a_circle_is_noticed() -> None:
-    """Two neighbours in a layer that import each other are a circle, and a path of imports through several folders is one too."""
+    """Two neighbours in a layer that import each other are a circular import, and so is a circle through several folders."""
     assert structure_with("right/tools.py", "from cardwright.left import tools").circles == [("left", "right"), ("right", "left")]
     longer = structure_with("right/tools.py", "import cardwright.resources.high.cards").circles
     assert ("resources/low", "left") in longer

@@ -14,7 +14,7 @@ class Bank:
         self._number = scenario.make("depositaccounts", user_token=person.name)["account_number"]
 
     def sends(self, kind: str, amount: str, day: str, **fields: Any) -> str:
-        """Announce a deposit; return its token."""
+        """Simulate a deposit; return its token."""
         body = {"account_number": self._number, "amount": amount, "type": kind, "settlement_date": day, **fields}
         return str(read_of(self._scenario.try_to("directdeposits", **body))["token"])
 

@@ -127,7 +127,7 @@ def test_years_pass_at_once(scenario: Scenario) -> None:
 def test_money_with_other_decimals(
     scenario_in: Callable[[str], Scenario], currency: str, amount: str, cleared: str, tip: str, too_fine: str
 ) -> None:
-    """Purchase, clearing and refund are exact in currencies with 0, 2 and 3 decimals, and finer amounts get a 400."""
+    """Purchase, clearing and refund are exact in currencies with 0, 2 and 3 decimals, and finer amounts get 400."""
     scenario = scenario_in(currency)
     ana, bistro = scenario.person("ana", jit="GPA"), scenario.merchant("Bistro", "5812")
     meal = bistro.authorize(ana.card, amount)

@@ -97,7 +97,7 @@ def test_an_offline_sale_on_the_plane(scenario: Scenario) -> None:
 
 
 def test_a_bill_that_names_nothing_known(scenario: Scenario) -> None:
-    """An unknown, declined or unsuitable original gets a 404, and the balances stay unchanged."""
+    """An unknown, declined or unsuitable original gets 404, and the balances stay unchanged."""
     ben, shop = scenario.person("ben", jit=None), scenario.merchant("Shop", partial_approval_capable=False)
     ben.gets("10.00")
     declined, paid = shop.authorize(ben.card, "11.00"), shop.debit(ben.card, "4.00")

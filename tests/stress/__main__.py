@@ -1,8 +1,8 @@
 """Stress tests: kills and outages on both databases, failovers, races between processes, and a mixed load.
 
-`make stress` runs all parts and prints the figures at the end. The part limits races for the last room under a velocity
-control; `make stress-limits` runs more rounds of it. The parts outages and failover store their counts in a file;
-`--resume FILE` continues an interrupted run.
+`make stress` runs all parts and prints the figures at the end. The part `limits` races for the last amount or use of a velocity
+control; `make stress-limits` runs more rounds of it. The parts outages and failover store their counts in a file; `--resume FILE`
+continues an interrupted run.
 """
 
 import argparse

@@ -49,7 +49,7 @@ def card(client: Client, name: str, product: str = "jit", user: str | None = Non
 
 
 def preloaded(client: Client, name: str, cents: int) -> Card:
-    """Create a card on an account that holds exactly ``cents``.
+    """Create a card on an account that has exactly ``cents``.
 
     The money comes from a refund to another card of the same user, so the books balance from the start.
     """

@@ -129,7 +129,7 @@ class Connections:
         answered: Sequence[int] = (),
         last: Sequence[int] = (),
     ) -> list[Response]:
-        """Send requests while accounts are held, and release the accounts when batches of both processes wait for them.
+        """Send requests while accounts are locked, and release the accounts when batches of both processes wait for them.
 
         Requests whose numbers are in ``first`` wait for an account before the others are sent. Those in ``answered`` need no
         account and are answered before the release. Those in ``last`` are sent right before the release.

@@ -1,8 +1,8 @@
 """Outages of a SQLite database: a full disk, files that cannot be written, a lock that another process holds.
 
 The database is on a separate small ext4 file system, whose image is in memory. ``mount -o remount,ro`` fails while a server has
-files open for writing, and a tmpfs lets such a server write into immutable files. On ext4 an immutable file refuses every
-write, also of open files. A file system that became read-only after an error does the same.
+files open for writing, and a tmpfs lets such a server write into immutable files. On ext4 an immutable file refuses every write,
+even if a process has it open. A file system that became read-only after an error does the same.
 """
 
 import contextlib

@@ -1,4 +1,5 @@
-"""Races for the last room under a velocity control, between two processes on one PostgreSQL; `make stress-limits RACES=2000`.
+"""Races for the last amount or use of a velocity control, between two processes on one PostgreSQL; `make stress-limits
+RACES=2000`.
 
 A round sends four requests for one user at the same time, two to each process. Three or four of them are purchases, each of which
 fits the limit if it is the only one. The test locks the user's account until batches of both processes wait for it

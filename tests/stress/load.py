@@ -71,7 +71,7 @@ class Buyer(PurchaseClient):
 
 
 class Load:
-    """Clients of one run of the server; ``memory`` and ``exchanges`` hold their requests and answers."""
+    """Clients of one run of the server; ``memory`` and ``exchanges`` contain their requests and answers."""
 
     def __init__(self, server: RunningServer, cards: Sequence[api_fixtures.Card], inline_url: str, seed: str) -> None:
         self.memory = Memory()

@@ -28,7 +28,7 @@ PEOPLE = 100
 
 def run(address: str, *, histories: int, seed: int, windows: Sequence[str] = WINDOWS, people: int = PEOPLE, stories: int = 1,
         say: Callable[[str], None] = lambda _: None) -> list[Figures]:  # fmt: skip
-    """Play ``histories`` histories for each window on one empty database. Up to ``stories`` kinds of failures get an example."""
+    """Run ``histories`` histories for each window on one empty database. Up to ``stories`` kinds of failures get an example."""
     all_figures = []
     platform = InProcessPlatform(address)
     try:
@@ -72,7 +72,7 @@ def table(all_figures: Sequence[Figures]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the histories. Return 1 if a history was wrong, or if a dangerous state was never reached."""
+    """Run the histories. Return 1 if a history was wrong, or if a dangerous state was never reached."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.windows", description=__doc__.split("\n\n")[0])
     parser.add_argument("--histories", type=int, default=2_000, help="histories for each window (default: 2000)")
     parser.add_argument("--people", type=int, default=PEOPLE, help="histories of one program (default: 100)")

@@ -150,7 +150,7 @@ class PlayedHistory:
         return {token_of(outcome.row): key for key, outcome in self.outcomes.items() if outcome is not None}
 
     def play(self, steps: Sequence[Step]) -> "PlayedHistory":
-        """Play the steps, each as a batch at its time; return this object."""
+        """Run the steps, each as a batch at its time; return this object."""
         asyncio.run(self._play(steps))
         return self
 

@@ -182,7 +182,7 @@ class Figures:
 
 
 class Histories:
-    """A player of steps on a platform, many in one batch."""
+    """A runner of steps on a platform, many in one batch."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform, self.loop = platform, asyncio.new_event_loop()
@@ -390,7 +390,7 @@ class Histories:
         return "\n".join([head, *lines, end])
 
     def replay(self, window: str, person: Person, script: Sequence[Line], kind: str) -> Failure | None:
-        """Play a history alone in a new program; return its first failure of this kind, or None."""
+        """Run a history alone in a new program; return its first failure of this kind, or None."""
         again = Person(person.name, person.products, person.parent)
         place = self.new_place(window, [again], script[0].step.time_ms)
         for turn, lines in groupby(script, key=lambda line: line.turn):
@@ -483,7 +483,7 @@ def _moment(time_ms: int) -> datetime:
 def play(
     platform: InProcessPlatform, window: str, seed: int, *, programs: int, people: int, turns: int = 40, stories: int = 1
 ) -> Figures:
-    """Play ``programs`` programs with ``people`` histories of ``turns`` steps each; return the result.
+    """Run ``programs`` programs with ``people`` histories of ``turns`` steps each; return the result.
 
     It has shortened reports of the ``stories`` worst kinds of failures, one of each kind.
     """

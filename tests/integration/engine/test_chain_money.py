@@ -134,7 +134,7 @@ def expected_rows(table: str) -> list[str]:
 
 @pytest.mark.parametrize(("card", "table"), [("jit", MANAGED_JIT), ("keeps", REFUNDS_TO_THE_ACCOUNT), ("gpa", PRELOADED_250)])
 def test_a_chain_moves_the_money_as_the_table_says(platform: InProcessPlatform, card: str, table: str) -> None:
-    """Each message of a long chain leaves the order, impact and balances of the tables in the reference."""
+    """Each message of a long chain has the order, impact and balances that the tables of the reference state."""
     rows, outcomes = expected_rows(table), list[CardResult]()
     for expected in rows:
         verb, amount, *of = expected.split(" | ")[0].split()

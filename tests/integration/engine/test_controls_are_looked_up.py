@@ -54,7 +54,7 @@ def block(platform: InProcessPlatform, user: str) -> None:
 
 
 def test_a_users_controls_are_read_at_the_first_purchase(platform: InProcessPlatform) -> None:
-    """The cache holds the controls of exactly the users who bought something under the current revision."""
+    """The cache contains the controls of exactly the users who bought something under the current revision."""
     for user in USERS:
         block(platform, user)
     assert buy(platform, "u1", "u3") == ["1821", "1821"]

@@ -100,7 +100,7 @@ class MovementShop(Shop):
         self.make("fees", token="euro", name="Euro", amount=1, currency_code="EUR")
 
     def play(self, steps: list[str]) -> Reply:
-        """Play the steps for new users and return the answer to the last one."""
+        """Run the steps for new users and return the answer to the last step."""
         self.rows += 1
         self.user, self.friend, self.source = f"user{self.rows}", f"friend{self.rows}", f"source{self.rows}"
         self.make("fundingsources/program", token=self.source, name="Source")

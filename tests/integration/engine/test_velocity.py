@@ -418,7 +418,7 @@ def platform(migrated_url: str) -> Iterator[InProcessPlatform]:
 
 
 class Story:
-    """A player of the lines of a story."""
+    """A runner of the lines of a story."""
 
     def __init__(self, platform: InProcessPlatform) -> None:
         self.platform = platform
@@ -445,7 +445,7 @@ class Story:
             return action(call, body) if body is not None else action(call)
 
     def play(self, step: str) -> str:
-        """Play one line and return its answer."""
+        """Run one line and return its answer."""
         verb, *words = step.split()
         match verb:
             case "control":

@@ -14,7 +14,7 @@ DAY_MS = 86_400_000
 
 
 def test_an_account_names_its_newest_until_there_is_no_room() -> None:
-    """The row of an account holds up to RECENT_MAX ids in order, and its size does not depend on their number."""
+    """The row of an account contains up to RECENT_MAX ids in order, and its size does not depend on their number."""
     ids = [1, 3, 255, 257, 65_537, 2**40 - 3, 2**40 - 257, 2**40 - 1]
     recent = NOTHING_RECENT
     for index, row_id in enumerate(ids):

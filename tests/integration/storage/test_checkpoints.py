@@ -78,8 +78,8 @@ def test_a_long_reader_stops_nobody(database: Database, monkeypatch: pytest.Monk
 def test_a_checkpoint_and_a_log_that_begins_anew_keep_apart(database: Database) -> None:
     """If a commit at the start of a checkpoint restarts the WAL, the checkpoint copies no page.
 
-    Otherwise SQLite before 3.51.3 may treat pages as copied that are not. The race lies between two of its instructions. The test
-    therefore shows that both cannot meet, not that a meeting does no harm.
+    Otherwise SQLite before 3.51.3 may treat pages as copied that are not. The race is between two instructions of SQLite. The
+    test shows that the two events cannot coincide. It does not show that a coincidence is harmless.
     """
     log, writer = PinnedLog(database.path), connect_sqlite(database.path)
 

@@ -1,4 +1,4 @@
-"""Limits of transactions: a database that does not answer, refuses or is away raises Unavailable in time."""
+"""Limits of transactions: a database that does not answer, refuses work or is unreachable raises Unavailable in time."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Pipeline connections to PostgreSQL: a lost, late or cancelled one fails its round trip and leaves no watched descriptor."""
+"""Pipeline connections to PostgreSQL: if one is lost, late or cancelled, its round trip fails and no descriptor stays watched."""
 
 import asyncio
 import os

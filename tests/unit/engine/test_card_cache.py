@@ -101,7 +101,7 @@ def test_the_newest_version_replaces_the_older() -> None:
 
 
 def test_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache holds at most CARDS_MAX cards and evicts the oldest one first."""
+    """The cache contains at most CARDS_MAX cards and evicts the oldest card first."""
     monkeypatch.setattr(module, "CARDS_MAX", 2)
     cards = Cards()
     for token in ("one", "two", "three"):

@@ -4,7 +4,7 @@ from cardwright.engine.packed_cache import PART, PackedCache
 
 
 def test_the_oldest_go_first_and_the_limit_holds() -> None:
-    """With ten times as many values as the limit, the cache always holds the newest ones without a gap, at most the limit."""
+    """With ten times as many values as the limit, the cache always has the newest values without a gap, at most the limit."""
     limit = 10 * PART
     cache, kept = PackedCache[int](limit), 0
     for key in range(10 * limit):

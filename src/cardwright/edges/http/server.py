@@ -21,7 +21,7 @@ TRIES = 50
 BACKLOG = 4096
 
 GRACEFUL_S = 2
-"""Seconds that a stop waits for open requests and for clients to receive answers. Then the requests get a 503."""
+"""Seconds that a stop waits for open requests and for clients to receive answers. Then the requests get 503."""
 
 SPARE_FILES = 512
 """File descriptors beside the connections: databases, webhooks, refused connections."""

@@ -1,4 +1,4 @@
-"""Hints: each failure of the command line is provoked, and its ``next:`` command, typed as printed, leads out of it."""
+"""Hints: each failure of the command line is provoked, and its ``next:`` command, typed as printed, removes the cause."""
 
 import ast
 import errno

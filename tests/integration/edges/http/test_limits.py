@@ -107,7 +107,7 @@ def test_header_lines_are_counted(path: bytes, end: bytes) -> None:
 @pytest.mark.parametrize("rest", [b"", b" HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["half", "whole"])
 @pytest.mark.parametrize("size", [8_193, 60_000, 1_000_000])
 def test_a_url_has_a_length(rest: bytes, size: int) -> None:
-    """A URL of more than 8 KiB gets 414, for any length, and also if it never ends."""
+    """A URL of more than 8 KiB gets 414, for any length, and even if it never ends."""
     check_refusal(b"GET /v3/%s%s" % (b"a" * (size - 4), rest), 414, "url_size")
 
 
@@ -123,7 +123,7 @@ def test_a_url_has_a_length(rest: bytes, size: int) -> None:
     ids=["head only", "some body", "expect", "one chunk"],
 )
 def test_a_body_has_a_size(path: bytes, body: bytes) -> None:
-    """A Content-Length beyond the limit is refused by the head. A body in chunks is refused when it exceeds the limit."""
+    """A Content-Length beyond the limit is refused after the head. A body in chunks is refused when it exceeds the limit."""
     check_refusal(b"POST %s HTTP/1.1\r\nhost: x\r\n%s" % (path, body), 413, "body_size", body_max_bytes=1_000_000)
 
 
@@ -446,7 +446,7 @@ HALF_BODY = b"POST %s HTTP/1.1\r\nhost: x\r\nauthorization: %s\r\nexpect: 100-co
     [(b"/v3/a", b"bad", 401, "credential"), (b"/v3/nowhere", b"known", 404, "route"), (b"/v3/nowhere", b"stored", 404, "route")],
 )
 def test_a_head_that_is_refused_needs_no_body(path: bytes, credential: bytes, status: int, reason: str) -> None:
-    """An unknown credential or path is refused by the head. The API is not called, and no body is requested."""
+    """A request with an unknown credential or path is refused after its head. The API is not called, and no body is requested."""
     before = refusals()
 
     async def say(running: Running) -> None:

@@ -95,7 +95,7 @@ def test_a_deleted_shadow_control_is_not_evaluated(shop: Shop) -> None:
 
 
 def test_a_shadow_is_no_velocity_control_yet(shop: Shop) -> None:
-    """A shadow control cannot be listed, changed, deleted or created again as a velocity control, nor the other way round."""
+    """Neither a shadow control nor a velocity control can be listed, changed, deleted or created again as the other kind."""
     shadow(shop)
     body = {"token": "quiet", "amount_limit": 50, "velocity_window": "DAY", "currency_code": "USD"}
     assert problem_of(shop.client.post("/velocitycontrols", body)) == (409, "409002")

@@ -90,7 +90,7 @@ def test_what_sets_it_off(shop: Filled, act: Any, left: float, orders: list[floa
 
 
 def test_the_holders_own_comes_first(shop: Filled) -> None:
-    """The holder's auto reload precedes the product's, and that the program's. A fee has no card, so it skips the product's."""
+    """The order is the holder's auto reload, the product's, the program's. A fee has no card, so it skips the product's."""
     shop.make("fees", token="fee", name="Fee", amount=1, **USD)
     assert shop.reload(10, 11, token="everybodys").status == 201
     shop.buy(95, "plain")
