@@ -56,8 +56,8 @@ RESPONSES = """\
 ## Response codes
 
 The first two columns are `response.code` and `response.memo` of a transaction. The third is the response code that a card network
-gets (ISO 8583 data element 39). Rows without an entry in the last column are documented. For the others no code or no memo is
-publicly known. All network codes except `00` and `51` are the nearest codes of ISO 8583.
+gets (ISO 8583 data element 39). Rows without an entry in the last column are documented. For all other rows, the code or the
+memo is not publicly known. All network codes except `00` and `51` are the nearest codes of ISO 8583.
 """
 
 NETWORK = """\
@@ -78,7 +78,7 @@ The network code is less exact than the response code: nine response codes share
 VERIFICATIONS = """\
 ## Verification codes
 
-A request with a security code or an address gets the outcome of the comparison, also if it is approved. The codes are in
+A request with a security code or an address gets the outcome of the comparison, even if it is approved. The codes are in
 `card_security_code_verification.response` and `address_verification.response` of the transaction.
 """
 

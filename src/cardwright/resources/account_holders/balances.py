@@ -41,7 +41,7 @@ def balance_json(account: Account, currency: str, pending: int) -> str:
 def pending_credits(db: Connection, holder_id: int) -> int:
     """Return the sum of pending direct deposits, in minor units of the program's currency.
 
-    No other kind of credit is pending in an account.
+    Pending refunds and original credits do not count.
     """
     total = select(func.sum(transactions.c.amount)).join(movements, movements.c.id == transactions.c.id)
     query = total.where(
