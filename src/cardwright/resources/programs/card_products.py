@@ -116,7 +116,10 @@ DEFAULTS = msgspec.convert(
     },
     ProductConfig,
 )  # fmt: skip
-"""The values that the reference's sandbox fills in. They differ from its documentation. The server sets ``bin_prefix``."""
+"""The values that the reference's sandbox fills in.
+
+They differ from those in its documentation. The server sets ``bin_prefix``.
+"""
 
 GATEWAY_KIND, PROGRAM_KIND = "programgateway", "program"
 JIT_SOURCES = {
