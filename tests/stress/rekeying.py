@@ -33,7 +33,7 @@ from tests.support.failpoints import Failpoints
 from tests.support.postgres import TestPostgres
 from tests.support.receiver import Receiver, a_receiver
 from tests.support.server import Client, RunningServer
-from tests.support.waiting import until_all_is_told
+from tests.support.waiting import until_all_are_delivered
 
 POINTS = ("rekey.prepared", "rekey.settled", "reseal.step", "reseal.stored", "reseal.step", "reseal.stored", "reseal.complete")
 """The failpoints at which a run is killed, in the order of the kills, which repeats from ``reseal.step`` on."""
@@ -75,7 +75,7 @@ class Secrets:
             self.program = made(client.post("/sandbox/programs", {"token": "other"}))
             inline = {"endpoint": self.receiver.url, "username": "inline", "password": "Inline-of-20-characters1"}
             self.pay(client, next(iter(self.pans)), webhook=inline)
-            until_all_is_told(client)
+            until_all_are_delivered(client)
 
     def set_pins(self, vault: Vault) -> None:
         """Set the PIN of every card in the database, because no route sets one."""
