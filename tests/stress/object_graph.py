@@ -67,7 +67,16 @@ COMPLETES = {("POST", "/v3/simulate/financial/advice"): "/v3/simulate/financial"
 FRUITLESS = {"/v3/fundingsources/user/{user_token}": ("ana",)}
 """Paths without an object, because no route creates such objects yet, and values for their parameters."""
 
-SHOWN = frozenset({"name", "first_name", "last_name", "city", "payload", "favourite", "colour", "reason"})
+SHOWN = frozenset({
+    "name",
+    "first_name",
+    "last_name",
+    "city",
+    "payload",
+    "favourite",
+    "colour",
+    "reason",
+})  # fmt: skip
 """Fields whose text gets the mark of the program, so that the texts of two programs differ."""
 
 TELLTALE = re.compile(r"(^|_)token$|^barcode$|^phone$|^pan$|^identifier$|^account_number$")
