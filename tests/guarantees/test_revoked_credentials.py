@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cardwright.storage.monitor import HEARTBEAT_S
+from tests.support.databases import migrated_file
 from tests.support.failpoints import Failpoints
 from tests.support.fixtures import module_server
 from tests.support.issuing import client_of, made_by, new_program, read_of
@@ -135,7 +136,9 @@ def test_program_manages_its_credentials(server: RunningServer) -> None:
         assert read_of(listed)["count"] == 2
         assert made["access_token"] not in listed.text
         with client_of(server, made) as successor:
+            assert read_of(successor.get(f"/sandbox/credentials/{first['token']}")) == first
             assert read_of(successor.delete(f"/sandbox/credentials/{first['token']}"))["token"] == first["token"]
+            assert successor.get(f"/sandbox/credentials/{first['token']}").status == 404
             until(lambda: client.get("/ping").status == 401)
             assert [row["token"] for row in read_of(successor.get("/sandbox/credentials"))["data"]] == [made["token"]]
             assert successor.delete(f"/sandbox/credentials/{made['token']}?force=true").status == 200
@@ -195,6 +198,15 @@ def test_lookup_before_a_revocation_is_not_cached_after_it(database_url: str) ->
             failpoints.release("credential.cache.before")
             assert request.result().status in (200, 401), "it began before the revocation"
             assert slow.get("/ping", headers=header).status == 401
+
+
+def test_seeded_program_adds_pairs_after_a_reset(tmp_path: Path) -> None:
+    """After a reset a seeded server draws the tokens of existing pairs again. It skips them and creates new pairs."""
+    with RunningServer(db=migrated_file(tmp_path / "seeded.db"), seed=7) as seeded, seeded.client() as client:
+        pairs = [made_by(client.post("/sandbox/credentials", {})) for _ in range(4)]
+        read_of(client.post("/sandbox/reset", {}))
+        pairs += [made_by(client.post("/sandbox/credentials", {})) for _ in range(3)]
+    assert len({pair["token"] for pair in pairs}) == 7
 
 
 def test_other_pairs_stay_valid(server: RunningServer) -> None:

@@ -13,6 +13,9 @@ from tests.support.server import Client, Reply, RunningServer
 TIMED = {("GET", "/sandbox/deliveries")}
 """Routes whose answers depend on real time or on the order of arrival."""
 
+LASTING = "/sandbox/credentials"
+"""The beginning of the paths of credentials, which have a real time of creation and survive a reset."""
+
 UNFINISHED = ("QUEUED", "RUNNING")
 """States of background work. The number of answers with them depends on the speed of the machine."""
 
@@ -20,13 +23,14 @@ ENDS_ALL = ("POST", "/sandbox/reset")
 
 
 class Recorder(Client):
-    """A client that records all answers, except those about unfinished background work."""
+    """A client that records all answers, except those about unfinished background work and about credentials."""
 
     exchanges: list[tuple[str, int, str]]
 
     def request(self, method: str, path: str, body: object = None, **options: Any) -> Reply:
         reply = super().request(method, path, body, **options)
-        if not (method == "GET" and isinstance(reply.json, dict) and reply.json.get("state") in UNFINISHED):
+        is_unfinished = method == "GET" and isinstance(reply.json, dict) and reply.json.get("state") in UNFINISHED
+        if not is_unfinished and not path.startswith(LASTING):
             self.__dict__.setdefault("exchanges", []).append((f"{method} {path} {body}", reply.status, reply.text))
         return reply
 

@@ -148,6 +148,8 @@ class ObjectGraph:
                 if place[1] == WATCHED:
                     self.wait_for(f"{WATCHED}/{made.json['token']}")
         self.learn(self.client.get(f"/v3/cards/{self.words['card_token']}/showpan").json)
+        # Last, because credentials survive a reset: a seeded run then draws other tokens from here on.
+        self.send(("POST", "/sandbox/credentials"))
 
     def wait_for(self, path: str) -> None:
         """Wait until the state of an object is DONE."""

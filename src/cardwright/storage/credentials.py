@@ -59,6 +59,11 @@ def find_access(db: Connection, digest: bytes) -> Access | None:
     return None if row is None else Access(row.program_id, row.revision)
 
 
+def has_credential(db: Connection, digest: bytes) -> bool:
+    """Return True if a pair exists, valid or revoked, in any program."""
+    return db.scalar(select(credentials.c.token).where(credentials.c.digest == digest)) is not None
+
+
 def token_of(digest: bytes) -> str:
     """Return the token of the pair with this keyed hash."""
     return digest.hex()[:TOKEN_DIGITS]

@@ -265,8 +265,6 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/v3/webhooks/customheaders/{token}"): {"custom_header": {"x-from": "cardwright"}},
     ("POST", "/sandbox/programs"): {"name": "Euro program", "currency": "EUR"},
     ("PUT", "/sandbox/program"): {"mask_webhook_secrets": False},
-    ("POST", "/sandbox/credentials"): {},
-    ("POST", "/sandbox/credentials/{token}/rotate"): {},
     ("POST", "/sandbox/backtests"): {
         "token": "tighter_days",
         "name": "Coffee at most 20.00 a day, and no bars",
@@ -286,6 +284,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/sandbox/clock"): {"freeze": True},
     ("POST", "/sandbox/clock/advance"): {"by": "8d"},
     ("POST", "/sandbox/reset"): {},
+    ("POST", "/sandbox/credentials"): {},
+    ("POST", "/sandbox/credentials/{token}/rotate"): {},
 }
 """Request bodies by verb and path."""
 

@@ -11,7 +11,7 @@ from cardwright.resources.common.call import Call
 from cardwright.resources.common.fields import EmptyBody
 from cardwright.resources.common.route import Route, Scope, Shape, get, post
 from cardwright.storage import credentials as storage
-from cardwright.storage.credentials import insert_credential, lock_credentials, revoke_credential
+from cardwright.storage.credentials import has_credential, insert_credential, lock_credentials, revoke_credential
 
 CREDENTIALS_MAX = 10
 """Maximum number of valid credentials of a program."""
@@ -82,7 +82,10 @@ def add_to(db: Connection, program_id: int, vault: Vault, ids: Ids, now: Instant
     if len(rows) >= CREDENTIALS_MAX:
         raise Problem(CREDENTIALS_FULL, str(len(rows)))
     application_token, access_token = ids.token(), ids.token()
-    row = insert_credential(db, program_id, vault.credential_digest(application_token, access_token), now)
+    while has_credential(db, digest := vault.credential_digest(application_token, access_token)):
+        # After a reset, a seeded run draws the same tokens again, also those of credentials that still exist.
+        application_token, access_token = ids.token(), ids.token()
+    row = insert_credential(db, program_id, digest, now)
     return CredentialCreated(
         token=row.token, created_time=iso(now), application_token=application_token, access_token=access_token
     )
@@ -102,6 +105,11 @@ def list_credentials(call: Call) -> CredentialList:
     """List the valid credentials of the program, without their tokens."""
     rows = storage.list_credentials(call.db, call.program.id)
     return CredentialList(count=len(rows), data=tuple(map(credential_of, rows)))
+
+
+def get_credential(call: Call) -> Credential:
+    """Return a valid credential, without its tokens."""
+    return credential_of(find_credential(storage.list_credentials(call.db, call.program.id), call.token))
 
 
 def add_credential(call: Call, _body: EmptyBody) -> CredentialCreated:
@@ -125,6 +133,7 @@ TAG = "Sandbox"
 
 routes = [
     get("/credentials", list_credentials, CredentialList, scope=Scope.SANDBOX),
+    get("/credentials/{token}", get_credential, Credential, scope=Scope.SANDBOX),
     post("/credentials", EmptyBody, add_credential, CredentialCreated, scope=Scope.SANDBOX),
     post("/credentials/{token}/rotate", EmptyBody, rotate_credential, CredentialCreated, scope=Scope.SANDBOX),
     Route(

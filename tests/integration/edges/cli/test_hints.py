@@ -32,6 +32,7 @@ from cardwright.settings import Settings
 from cardwright.storage import migrate
 from tests.integration.edges.cli.conftest import Done
 from tests.support import free_port
+from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, MASTER_KEY
 
 SRC = Path(output.__file__).parents[2]
 TIMEOUT_S = 120
@@ -39,6 +40,9 @@ TIMEOUT_S = 120
 
 CHANGES_SHELL = ("unset ", "export ", "mkdir ", "rm ")
 """Beginnings of commands after which the failed command must not fail in the same way."""
+
+PRODUCTION = {"APPLICATION_TOKEN": APPLICATION_TOKEN, "ACCESS_TOKEN": ACCESS_TOKEN, "MASTER_KEY": MASTER_KEY}
+"""Secrets that production mode accepts, by the names of their variables."""
 
 MAY_FAIL = ("psql ",)
 """Beginnings of commands of other programs that report the reason of the failure themselves."""
@@ -133,6 +137,30 @@ class Scene:
         """Create a database as a server leaves it."""
         with opened(Settings(db=path)):
             pass
+
+    def production_database(self) -> None:
+        """Create a database as a production server leaves it."""
+        secrets = {name.lower(): value for name, value in PRODUCTION.items()}
+        with opened(Settings(db="x.db", mode="production", **secrets)):  # type: ignore[arg-type]
+            pass
+
+    def two_credentials(self) -> None:
+        """Create a database whose default program has two credentials."""
+        for access_token in ("first", "second"):
+            with opened(Settings(db="x.db", application_token="app", access_token=access_token)):  # type: ignore[arg-type]
+                pass
+            with sqlite3.connect("x.db") as db:
+                db.execute("UPDATE credentials SET is_given = 0")
+
+    def last_credential(self) -> None:
+        """Create a database whose only credential has the token ``last``."""
+        self.database()
+        with sqlite3.connect("x.db") as db:
+            db.execute("UPDATE credentials SET token = 'last'")
+
+    def lose_pair(self) -> None:
+        """Leave a pair in secrets.json that opens nothing."""
+        self.write(".cardwright/secrets.json", {"application_token": "a", "access_token": "b"})
 
     def revision(self, revision: str) -> None:
         """Create a database and set its revision."""
@@ -330,13 +358,18 @@ CASES = [
     Case("database_commands.check_revision#1", "verify --db x.db", lambda s: s.revision("9999"), ("revision 9999",), ""),
     Case("database_commands.check_revision#2", "verify --db x.db", lambda s: s.revision("0000"), command="cardwright --version"),
     Case("database_commands.opened#1", "serve --port 0", lambda s: s.write(".cardwright/secrets.json", {}), ("restore",), ""),
-    Case("database_commands.verify#1", "verify --db x.db", Scene.newer_version, command="cardwright migrate --db x.db"),
     Case("database_commands._vault_of#1", "verify --secrets --db x.db",
          lambda s: (s.database(), Path(".cardwright/secrets.json").unlink()), ("MASTER_KEY is not set", "--data-dir"), ""),
     Case("database_commands._vault_of#1", "verify --secrets --db x.db",
          lambda s: (s.database(), s.env(MASTER_KEY="7" * 64)), ("another master key",), ""),
     Case("database_commands._vault_of#1", "verify --secrets --db x.db",
          lambda s: (s.database(), s.env(MASTER_KEY="hunter2")), ("64 hexadecimal digits",), ""),
+    Case("database_commands.check_current#1", "verify --db x.db", Scene.newer_version, command="cardwright migrate --db x.db"),
+    Case("database_commands.check_mode#1", "serve --db x.db --port 0", Scene.production_database, ("CARDWRIGHT_MODE",),
+         "cardwright serve --db x.db --port 0 --mode production"),
+    Case("database_commands.check_mode#2", "serve --db x.db --mode production --port 0",
+         lambda s: (s.database(), s.env(**PRODUCTION)), ("CARDWRIGHT_MODE is production", "new database"), ""),
+    Case("database_commands.check_reset#1", "reset --yes --db x.db", Scene.production_database, ("CARDWRIGHT_MODE",), ""),
     Case("database_commands.reset#1", "reset --yes --mode production --db x.db", Scene.database, ("sandbox database",), ""),
     Case("database_commands.reset#2", "reset --yes --db x.db", lambda s: s.write("x.db", migrated_file()),
          ("nothing to remove",), ""),
@@ -344,6 +377,15 @@ CASES = [
     Case("database_commands._ask#1", "reset --db x.db --mode sandbox", lambda s: (s.database(), s.env(MODE="production")),
          command="cardwright reset --yes --mode sandbox --db x.db"),
     Case("database_commands._ask#2", "reset --db x.db", Scene.refuse_confirmation, command="cardwright reset --yes --db x.db"),
+    Case("credentials_commands.rotate_credential#1", "credentials rotate --db x.db", Scene.two_credentials, ("TOKEN",),
+         "cardwright credentials list --db x.db"),
+    Case("credentials_commands.create#1", "credentials add --db x.db",
+         lambda s: (s.database(), Path(".cardwright/secrets.json").unlink()), ("CARDWRIGHT_MASTER_KEY",), ""),
+    Case("credentials_commands._program_id#1", "credentials list --program p --db x.db", Scene.database, ("--program p",), ""),
+    Case("credentials_commands._failure_of#1", "credentials revoke last --db x.db", Scene.last_credential, ("--force",),
+         "cardwright credentials add --db x.db"),
+    Case("credentials_commands._failure_of#2", "credentials revoke nothing --db x.db", Scene.database, ("not found",),
+         "cardwright credentials list --db x.db"),
     Case("demo.demo#1", "demo --json", lambda s: s.demo_on(None, BrokenStory), command="cardwright demo --json"),
     Case("demo_scenario._ask#1", "demo", lambda s: s.demo_on(RefusingClient()), command="cardwright demo"),
     Case("exec_command.run_beside#1", "exec --db x.db", command="cardwright exec --db x.db -- env"),
@@ -384,7 +426,13 @@ CASES = [
     Case("serve._check_production#1", "serve --mode production", lambda s: s.env(SEED=1), command="unset CARDWRIGHT_SEED"),
     Case("serve._check_production#2", "serve --mode production", lambda s: s.env(OUTGOING_HOSTS="no host"), ("HOST:PORT",),
          "unset CARDWRIGHT_OUTGOING_HOSTS"),
-    Case("serve._check_production#3", "serve --mode production", nothing, ("keep them",)),
+    Case("serve._check_secrets#1", "serve --mode production", nothing, ("keep them",)),
+    Case("serve._check_secrets#1", "serve --mode production", lambda s: s.env(**PRODUCTION | {"ACCESS_TOKEN": ""}),
+         ("CARDWRIGHT_ACCESS_TOKEN is set, but empty",), "export CARDWRIGHT_ACCESS_TOKEN=$(openssl rand -hex 32)"),
+    Case("serve._check_secrets#2", "serve --mode production", lambda s: s.env(**PRODUCTION | {"ACCESS_TOKEN": "admin"}),
+         ("CARDWRIGHT_ACCESS_TOKEN: ", "16 characters"), "export CARDWRIGHT_ACCESS_TOKEN=$(openssl rand -hex 32)"),
+    Case("serve._check_secrets#3", "serve --mode production", lambda s: s.env(**PRODUCTION | {"MASTER_KEY": "ab" * 32}),
+         ("CARDWRIGHT_MASTER_KEY: it is not random",), "export CARDWRIGHT_MASTER_KEY=$(openssl rand -hex 32)"),
     Case("serve._check_host#1", "serve --tls --host build_1", command="cardwright serve --tls"),
     Case("serve.check_master_keys#1", "serve", lambda s: s.env(MASTER_KEY="abc"), ("keep it",)),
     Case("serve.check_master_keys#1", "rekey --db x.db", lambda s: (s.database(), s.env(NEW_MASTER_KEY="abc")),
@@ -400,6 +448,8 @@ CASES = [
          "cardwright migrate --db {folder}/x.db"),
     Case("status._not_ready#1", "status", lambda s: s.record(s.stub(503, MISSING), data="postgresql://me:***@db/x"),
          ("same --db",), ""),
+    Case("status._valid_credentials#1", "status", lambda s: (s.record_real(), s.env(ACCESS_TOKEN="wrong"), s.lose_pair()),
+         ("accepts no known credentials",), "cardwright credentials add"),
     Case("status._not_ready#2", "status", lambda s: s.record(s.stub(503, {"status": "unavailable"})), ("log",), ""),
     Case("surroundings.failure_of_file#1", "migrate --db x.db", Scene.raise_error, command=""),
     Case("surroundings.failure_of_file#2", "verify --data-dir 'a file/below'", lambda s: s.write("a file"),
