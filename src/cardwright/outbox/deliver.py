@@ -19,15 +19,15 @@ from cardwright.kit.failpoints import failpoint
 from cardwright.kit.vault import Vault
 from cardwright.outbox.client import GuardedClient
 from cardwright.outbox.delivery_queue import (
+    NO_WORK,
     Claim,
     DeliveryAttempt,
-    DueQueues,
     RetryRules,
+    Work,
     claim,
     claimable,
     end_leases,
-    find_due_queues,
-    is_any_expired,
+    find_work,
     record,
 )
 from cardwright.outbox.endpoint import Endpoint, open_target, open_webhook
@@ -233,15 +233,15 @@ class Deliverer:
     def _exchange(self, done: Sequence[DeliveryAttempt], room: Room | None) -> Exchange:
         """Record attempts and claim rows in one commit. Without either there is no commit, and without room no claim."""
         real_ms = self._real_clock()
-        due, has_expired = self._look(real_ms) if room is not None else (DueQueues([], None), False)
-        queues = claimable(due.queues, room) if room is not None else []
-        if not (done or queues or has_expired):
-            return Exchange([], due.after is not None)
+        work = self._find_work(real_ms) if room is not None else NO_WORK
+        queues = claimable(work.queues, room) if room is not None else []
+        if not (done or queues or work.has_expired):
+            return Exchange([], work.after is not None)
         if done:
             failpoint("delivery.record.before")
         with self._database.write() as db:
             states = record(db, real_ms, self._rules, done)
-            ended = end_leases(db, real_ms) if has_expired else 0
+            ended = end_leases(db, real_ms) if work.has_expired else 0
             claims = claim(db, real_ms, self._rules, queues, room) if room is not None else []
         for attempt, state in zip(done, states, strict=True):
             OUTCOMES.labels({Delivery.DUE: "failed", Delivery.DELIVERED: "delivered", Delivery.DEAD: "dead"}[state]).inc()
@@ -252,15 +252,14 @@ class Deliverer:
                     error=attempt.error,
                     status=attempt.status,
                 )
-        return Exchange(claims, bool(claims or ended) or due.after is not None)
+        return Exchange(claims, bool(claims or ended) or work.after is not None)
 
-    def _look(self, real_ms: int) -> tuple[DueQueues, bool]:
-        """Return the next queues with due rows, and whether a lease has expired. An idle outbox causes no commit."""
+    def _find_work(self, real_ms: int) -> Work:
+        """Return the work of the next queues. An idle outbox causes no commit."""
         with self._database.read() as db:
-            due = find_due_queues(db, real_ms, self._after)
-            has_expired = is_any_expired(db, real_ms)
-        self._after = due.after
-        return due, has_expired
+            work = find_work(db, real_ms, self._after)
+        self._after = work.after
+        return work
 
     def _prepare(self, claims: Sequence[Claim]) -> list[Message | DeliveryAttempt]:
         """Return the message of each claim. This runs after the claiming commit, because rendering takes longer than claiming."""

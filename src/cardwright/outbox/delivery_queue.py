@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, Integer, bindparam, literal_column, select, text
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, select, text
 
 from cardwright.kit.clock import Instant, ProgramClock, iso_ms
 from cardwright.outbox.endpoint import endpoint_id_of, url_of
@@ -69,11 +69,18 @@ class Queue(NamedTuple):
     is_open: bool
 
 
-class DueQueues(NamedTuple):
-    """Queues with a due row among the next ``QUEUES_MAX``. ``after`` is the last of these if there may be further ones."""
+class Work(NamedTuple):
+    """Queues with a due row among the next ``QUEUES_MAX`` queues, and whether a lease has expired.
+
+    ``after`` is the last of these queues if there may be further ones.
+    """
 
     queues: list[Queue]
     after: int | None
+    has_expired: bool
+
+
+NO_WORK: Final = Work([], None, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +117,9 @@ EXPIRED_MAX: Final = 1_000
 
 FIRST_QUEUE: Final = -(1 << 63)
 
-# In both queries `state = 1` (DUE) is part of the text: with a parameter the databases would not use the index of due rows.
-#
-# Each step of the recursion finds the next queue in the index. Then the first row of each queue is read. So the number of index
-# entries that the query reads does not depend on the length of the queues. A queue has one program and one clock: if its first
-# row is not due, no row is.
+# `state = 1` is DUE. Each step of the recursion finds the next queue in the index. Then the first row of each queue is read. So
+# the number of index entries that the query reads does not depend on the length of the queues. A queue has one program and one
+# clock: if its first row is not due, no row is. The LIMIT of `heads` makes both databases run its subqueries once for each queue.
 _DUE_QUEUES = text("""
     WITH RECURSIVE queues (id, number) AS (
         SELECT min(queue_id), 1 FROM outbox WHERE state = 1 AND queue_id > :after
@@ -122,14 +127,15 @@ _DUE_QUEUES = text("""
         SELECT (SELECT min(queue_id) FROM outbox WHERE state = 1 AND queue_id > queues.id), number + 1
         FROM queues WHERE id IS NOT NULL AND number < :queues_max
     ), heads AS (
-        SELECT queues.id, queues.number, head.program_id, head.due_ms,
-            coalesce(programs.clock_frozen_ms, programs.clock_offset_ms + :real_ms) AS now_ms
-        FROM queues
-        JOIN outbox head ON head.id = (SELECT id FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1)
-        JOIN programs ON programs.id = head.program_id
+        SELECT id, number,
+            (SELECT min(due_ms) FROM outbox WHERE state = 1 AND queue_id = queues.id) AS due_ms,
+            (SELECT program_id FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1) AS program_id
+        FROM queues WHERE id IS NOT NULL LIMIT :queues_max
+    ), clocks AS (
+        SELECT id, coalesce(clock_frozen_ms, clock_offset_ms + :real_ms) AS now_ms FROM programs
     )
     SELECT heads.id, number, heads.program_id, due_ms, now_ms, webhooks.active, webhooks.doc
-    FROM heads LEFT JOIN webhooks ON webhooks.id = heads.id
+    FROM heads JOIN clocks ON clocks.id = heads.program_id LEFT JOIN webhooks ON webhooks.id = heads.id
     WHERE due_ms <= now_ms OR number = :queues_max
 """).bindparams(
     bindparam("after", type_=BigInteger), bindparam("real_ms", type_=BigInteger), bindparam("queues_max", type_=Integer)
@@ -142,7 +148,8 @@ _CLAIM = (
         outbox.c.tries, outbox.c.attempts,
     )
     .where(
-        text("state = 1"), outbox.c.queue_id == bindparam("queue", type_=BigInteger), outbox.c.due_ms <= bindparam("now_ms")
+        outbox.c.state == int(Delivery.DUE), outbox.c.queue_id == bindparam("queue", type_=BigInteger),
+        outbox.c.due_ms <= bindparam("now_ms"),
     )
     .order_by(outbox.c.due_ms)
     .limit(bindparam("limit", type_=Integer))
@@ -157,7 +164,7 @@ _MARK = (
 
 _EXPIRED = (
     select(outbox.c.id)
-    .where(outbox.c.state == literal_column(str(int(Delivery.SENDING))), outbox.c.due_ms <= bindparam("real_ms"))
+    .where(outbox.c.state == int(Delivery.SENDING), outbox.c.due_ms <= bindparam("real_ms"))
     .limit(bindparam("limit", type_=Integer))
 )
 
@@ -168,12 +175,23 @@ _END_LEASES = (
 )
 
 
-def find_due_queues(db: Connection, real_ms: Instant, after: int | None) -> DueQueues:
-    """Return the queues with a due row, the next ``QUEUES_MAX`` queues after this id; None means from the first one."""
+def _plan_for_present_size(db: Connection) -> None:
+    """Make PostgreSQL plan the statements of this transaction anew.
+
+    It would reuse a plan of an empty outbox, a scan of the whole table, until the table is analyzed.
+    """
+    if db.dialect.name == "postgresql":
+        db.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+
+
+def find_work(db: Connection, real_ms: Instant, after: int | None) -> Work:
+    """Return the work of the next ``QUEUES_MAX`` queues after this id; None means from the first one. It only reads."""
     parameters = {"after": FIRST_QUEUE if after is None else after, "real_ms": real_ms, "queues_max": QUEUES_MAX}
+    _plan_for_present_size(db)
     rows = db.execute(_DUE_QUEUES, parameters).all()
     queues = [_queue(row) for row in rows if row.due_ms <= row.now_ms]
-    return DueQueues(queues, next((row.id for row in rows if row.number == QUEUES_MAX), None))
+    has_expired = db.execute(_EXPIRED, {"real_ms": real_ms, "limit": 1}).first() is not None
+    return Work(queues, next((row.id for row in rows if row.number == QUEUES_MAX), None), has_expired)
 
 
 def _queue(row: Row) -> Queue:
@@ -181,16 +199,12 @@ def _queue(row: Row) -> Queue:
     return Queue(row.id, endpoint_id, row.due_ms, row.now_ms, row.id < 0 or bool(row.active))
 
 
-def is_any_expired(db: Connection, real_ms: Instant) -> bool:
-    """Return whether ``end_leases`` would find a row."""
-    return db.execute(_EXPIRED, {"real_ms": real_ms, "limit": 1}).first() is not None
-
-
 def end_leases(db: Connection, real_ms: Instant) -> int:
     """Return rows with an expired lease to their queues, due at once. Return their number.
 
     Their process was killed. Leases expire in real time, the rows are due in the time of their program.
     """
+    _plan_for_present_size(db)
     return db.execute(_END_LEASES, {"real_ms": real_ms, "limit": EXPIRED_MAX}).rowcount
 
 
@@ -208,6 +222,7 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, queues: Iterable[
     """Claim due rows of the queues while ``room`` has room for their endpoints. Rows locked by another process are skipped."""
     lease_ms = real_ms + rules.timeout_ms + LEASE_MARGIN_MS
     claims, closed = list[Claim](), CLOSED_MAX
+    _plan_for_present_size(db)
     for queue in queues:
         limit = room.free(queue.endpoint_id) if queue.is_open else closed
         if not limit:

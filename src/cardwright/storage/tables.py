@@ -446,9 +446,10 @@ outbox = Table(
     Column("attempts", Text, nullable=False),
     # The webhook's id, or the negative id of the endpoint that a simulation named. 0 in final rows of before this column.
     Column("queue_id", BigInteger, nullable=False, server_default=text("0")),
-    Index(None, "state", "due_ms"),
-    # Only due rows (state 1): the deliverer steps from queue to queue, so the backlog of one does not delay others.
-    Index(None, "queue_id", "due_ms", postgresql_where=text("state = 1"), sqlite_where=text("state = 1")),
+    # For due rows (state 1) only the second index must be used: the deliverer steps from queue to queue, so that the backlog of
+    # one does not delay others. PostgreSQL can choose the first one by old statistics, so there it has no due rows.
+    Index(None, "state", "due_ms", postgresql_where=text("state <> 1")),
+    Index(None, "state", "queue_id", "due_ms"),
     Index(None, "program_id", "id"),
 )
 

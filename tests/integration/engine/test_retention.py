@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from cardwright.engine.retention import MESSAGES_MAX, REMOVALS, ROWS_MAX, Retention, remove_some
 from cardwright.kit.clock import DAY_MS, ProgramClock
-from cardwright.outbox.delivery_queue import DeliveryAttempt, RetryRules, claim, find_due_queues, record
+from cardwright.outbox.delivery_queue import DeliveryAttempt, RetryRules, claim, find_work, record
 from cardwright.outbox.events import Category, Delivery, Target, outbox_row
 from cardwright.outbox.room import Endpoints
 from cardwright.resources.sandbox import webhook_inbox
@@ -115,7 +115,7 @@ def test_notification_ages_by_real_time(
     insert_notifications(platform, Delivery.DUE, 1, due_ms=0)
     with platform.database.write() as db:
         set_clock(db, platform.program_id, clock)
-        queues = find_due_queues(db, NOON, None).queues
+        queues = find_work(db, NOON, None).queues
         (claimed,) = claim(db, NOON, RetryRules(), queues, Endpoints(sends_max=1, endpoint_max=1).room())
         attempt = DeliveryAttempt(claim=claimed, at_ms=NOON, status=status, is_last=status is None)
         assert record(db, NOON, RetryRules(), [attempt]) == [state]

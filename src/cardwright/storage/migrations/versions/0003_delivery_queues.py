@@ -16,5 +16,8 @@ def upgrade() -> None:
     """
     op.add_column("outbox", sa.Column("queue_id", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
     op.execute("UPDATE outbox SET queue_id = coalesce(webhook_id, -program_id) WHERE state IN (1, 4)")
-    due = sa.text("state = 1")
-    op.create_index(op.f("ix_outbox_queue_id_due_ms"), "outbox", ["queue_id", "due_ms"], postgresql_where=due, sqlite_where=due)
+    op.create_index(op.f("ix_outbox_state_queue_id_due_ms"), "outbox", ["state", "queue_id", "due_ms"])
+    if op.get_context().dialect.name == "postgresql":
+        op.drop_index(op.f("ix_outbox_state_due_ms"), "outbox")
+        settled = sa.text("state <> 1")
+        op.create_index(op.f("ix_outbox_state_due_ms"), "outbox", ["state", "due_ms"], postgresql_where=settled)
