@@ -13,11 +13,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
+from cardwright.outbox.events import Delivery
 from cardwright.storage import migrate as module
 from cardwright.storage.credentials import Access, Credential, ensure_given, find_access, list_credentials
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import LOCK_ID, MigrationBlocked, migrate, newest, present, revisions, sql_of_all
-from cardwright.storage.tables import metadata, transactions
+from cardwright.storage.tables import metadata, outbox, transactions
 
 NEXT = """
 from alembic import op
@@ -72,6 +73,25 @@ def test_upgrade_keeps_the_credentials(database_url: str) -> None:
         assert list(ensure_given(db, 1, digests[1][1], 9)) == ["07" * 8], "the start revokes all given pairs but its own one"
         assert find_access(db, digests[1][0]) is None
         assert find_access(db, digests[1][1]) == Access(1, "2")
+    database.close()
+
+
+def test_upgrade_gives_waiting_notifications_a_queue(database_url: str) -> None:
+    """An upgrade keeps notifications. Those that wait or are being sent get the queue of their webhook or of their program."""
+    database = Database(database_url)
+    columns = "program_id, webhook_id, target, category, refs, state, due_ms, tries, created_ms, attempts"
+    rows = [(state, webhook_id) for state in Delivery for webhook_id in (9, None)]
+    with database.write() as db:
+        command.upgrade(module._config(db), "0002")
+        for state, webhook_id in rows:
+            values = {"state": int(state), "webhook_id": webhook_id}
+            insert = f"INSERT INTO outbox ({columns}) VALUES (5, :webhook_id, NULL, 1, '[7]', :state, 11, 0, 10, '[]')"
+            db.execute(text(insert), values)
+    assert migrate(database)
+    with database.read() as db:
+        stored = db.execute(select(outbox).order_by(outbox.c.id)).all()
+    assert [(row.state, row.webhook_id, row.refs, row.due_ms) for row in stored] == [(*row, "[7]", 11) for row in rows]
+    assert [row.queue_id for row in stored] == [9, -5, 0, 0, 0, 0, 9, -5]
     database.close()
 
 
