@@ -239,7 +239,10 @@ def run(address: str, folder: Path, *, count: int, kills: int, seed: int, sample
         assert rekey(address, folder)["wrapped"] > 0
         assert key_check_of(address) != check_before
         secrets.check(server, dice.sample(sorted(secrets.pans), sample))
-        for point in islice(_points(), kills):
+        # A run that only completes keys reaches no step, so some kills miss.
+        for point in islice(_points(), 2 * kills):
+            if figures.kills.total() == kills:
+                break
             passes = dice.randint(1, PASSES_MAX) if point.startswith("reseal.st") else 1
             if killed_rekey(address, folder, point, passes, "--data"):
                 figures.kills[point] += 1
@@ -247,7 +250,7 @@ def run(address: str, folder: Path, *, count: int, kills: int, seed: int, sample
                 figures.missed += 1
             ids = sum(key_ids_of(address).values(), Counter())
             figures.mixed += len(ids) > 1
-            say(f"{sum(figures.kills.values())}/{kills} kills, {point}: envelopes by key id {dict(sorted(ids.items()))}")
+            say(f"{figures.kills.total()}/{kills} kills, {point}: envelopes by key id {dict(sorted(ids.items()))}")
             secrets.check(server, dice.sample(sorted(secrets.pans), sample))
             figures.checked += sample
         done = rekey(address, folder, "--data")
@@ -307,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     sample=min(20, options.cards), say=lambda text: print(text, file=sys.stderr, flush=True),
                 )  # fmt: skip
             print(f"{name}, {options.cards} cards: {figures}")
-            is_proven &= sum(figures.kills.values()) == options.kills and figures.mixed > 0
+            is_proven &= figures.kills.total() == options.kills and figures.mixed > 0
     return 0 if is_proven else 1
 
 
