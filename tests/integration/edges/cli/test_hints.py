@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from cardwright.edges.cli import database_commands, demo, output
+from cardwright.edges.cli import backup, database_commands, demo, output
 from cardwright.edges.cli.database_commands import opened
 from cardwright.edges.cli.demo_scenario import Promise
 from cardwright.edges.cli.instance import Fresh, fresh_instance
@@ -275,6 +275,22 @@ class Scene:
         self.env(MASTER_KEY=key)
         self.database()
 
+    def back_up(self, passphrase: str | None = None, *, with_keys: bool = False) -> None:
+        """Create a database and its backup ``x.backup``, and set the variable of the passphrase."""
+        self.database()
+        self.env(BACKUP_PASSPHRASE="a long passphrase")
+        backup.backup(Settings(db="x.db"), Path("x.backup"), with_keys=with_keys, is_replacing=False, as_json=False)
+        self.monkeypatch.delenv("CARDWRIGHT_BACKUP_PASSPHRASE")
+        if passphrase is not None:
+            self.env(BACKUP_PASSPHRASE=passphrase)
+
+    def answer_differently(self) -> None:
+        """Answer the questions for a passphrase with two different ones."""
+        self.database()
+        answers = iter(("a long passphrase", "another passphrase"))
+        self.monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        self.monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
+
 
 class BrokenStory:
     """A demo with a result that is not as expected."""
@@ -326,6 +342,26 @@ CASES = [
     Case("backtest.__call__#1", "backtest change.json", lambda s: s.call_stub(500, {}), ("sandbox mode",), ""),
     Case("backtest.__call__#1", "backtest change.json", lambda s: s.call_stub(401, {}), ("CARDWRIGHT_ACCESS_TOKEN",), ""),
     Case("backtest._finished#1", "backtest change.json", lambda s: s.call_stub(200, FAILED), ("ended with FAILED",), ""),
+    Case("backup.backup#1", "backup x.backup --db x.db", Scene.back_up, ("another file",),
+         "cardwright backup x.backup --force --db x.db"),
+    Case("backup._check_place#1", "backup x.db --force --db x.db", Scene.database, ("another file",), ""),
+    Case("backup._keys_of#1", "restore x.backup --with-keys --db y.db", Scene.back_up, ("without --with-keys",), ""),
+    Case("backup._refusals#1", "restore x.backup --db y.db", lambda s: s.write("x.backup", "{}"), ("another copy",), ""),
+    Case("backup._refusals#2", "restore x.backup --db x.db", lambda s: (s.back_up(), populate("x.db")), ("name another",), ""),
+    Case("backup._refusals#3", "restore x.backup --with-keys --db y.db", lambda s: s.back_up("hunter2", with_keys=True),
+         ("the passphrase is wrong", "CARDWRIGHT_BACKUP_PASSPHRASE"), ""),
+    Case("backup._available_secrets#1", "restore x.backup --db y.db",
+         lambda s: (s.back_up(), s.write(".cardwright/secrets.json", "{")), ("from a backup",), ""),
+    Case("backup._check_key#1", "restore x.backup --db y.db", lambda s: (s.back_up(), s.env(MASTER_KEY="hunter2")),
+         ("64 hexadecimal digits",), ""),
+    Case("backup._check_key#2", "restore x.backup --db y.db", lambda s: (s.back_up(), s.env(MASTER_KEY=f"{9:064x}")),
+         ("not that of x.backup", "CARDWRIGHT_MASTER_KEY"), ""),
+    Case("backup._check_key#2", "backup y.backup --with-keys --db x.db",
+         lambda s: (s.back_up("a long passphrase"), Path(".cardwright/secrets.json").unlink()), ("no master key",), ""),
+    Case("backup._passphrase#1", "backup y.backup --with-keys --db x.db", Scene.answer_differently, ("repeat",), ""),
+    Case("backup._passphrase#2", "backup y.backup --with-keys --db x.db", Scene.database, ("BACKUP_PASSPHRASE",), ""),
+    Case("backup._passphrase#3", "backup y.backup --with-keys --db x.db", lambda s: s.back_up("hunter2"),
+         ("at least 12",), "unset CARDWRIGHT_BACKUP_PASSPHRASE"),
     Case("client.request#1", "explain t --base-url http://127.0.0.1:2/v3", lambda s: s.record(DEAD), command="cardwright status"),
     Case("client.request#1", "explain t --data-dir 'it is here'",
          lambda s: (s.record(DEAD), Path(".cardwright").rename("it is here")),
@@ -370,6 +406,8 @@ CASES = [
     Case("database_commands.check_mode#2", "serve --db x.db --mode production --port 0",
          lambda s: (s.database(), s.env(**PRODUCTION)), ("CARDWRIGHT_MODE is production", "new database"), ""),
     Case("database_commands.check_reset#1", "reset --yes --db x.db", Scene.production_database, ("CARDWRIGHT_MODE",), ""),
+    Case("database_commands.check_current#1", "backup y.backup --db x.db", Scene.newer_version,
+         command="cardwright migrate --db x.db"),
     Case("database_commands.reset#1", "reset --yes --mode production --db x.db", Scene.database, ("sandbox database",), ""),
     Case("database_commands.reset#2", "reset --yes --db x.db", lambda s: s.write("x.db", migrated_file()),
          ("nothing to remove",), ""),
@@ -465,6 +503,13 @@ CASES = [
     Case("surroundings.failure_of_database#1", "verify", lambda s: s.env(DB="postgresql://me:hunter2@127.0.0.1:1/x"),
          command="psql \"$CARDWRIGHT_DB\" -c 'SELECT 1'"),
 ]  # fmt: skip
+
+
+def populate(path: str) -> None:
+    """Insert a second program, so that the database is not empty."""
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO programs (token, name, short_code, settings, revision, clock_offset_ms, created_ms) "
+                   "VALUES ('second', '', '', '{}', 1, 0, 0)")  # fmt: skip
 
 
 def migrated_file() -> bytes:
