@@ -162,3 +162,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every link to a file of the repository has an existing target."""
     links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_metric_is_explained() -> None:
+    """The guide for production has a row for each metric of the platform, with its meaning and a threshold."""
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py")]
+    kinds = {"Counter": "_total", "CounterMetricFamily": "_total", "Gauge": "", "Histogram": ""}
+    pattern = re.compile(rf'\b({"|".join(kinds)})\("(cardwright_\w+)"')
+    made = {name.removesuffix("_total") + kinds[kind] for text in sources for kind, name in pattern.findall(text)}
+    page = (DOCS / "guides" / "production.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(cardwright_\w+)` \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
+    assert sorted(rows) == sorted(made)
