@@ -261,16 +261,27 @@ _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _CARRIERS: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::ffff:0:0:0/96", "::/96", "64:ff9b::/96")))
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
+# The bytes of the IPv4 address after a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2). Byte 8 is not part of it. A shorter
+# prefix does not fit into the local prefix.
+_NAT64_BYTES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+_NO_HOST: Final = IPv4Network("0.0.0.0/8")
+
+_ISATAP: Final = b"\x5e\xfe"
+
 
 def _embedded_addresses(ip: _Address) -> Iterator[_Address]:
     """Yield the addresses that may answer a connection to `ip`."""
     if isinstance(ip, IPv4Address) or int(ip) < 2:  # :: and ::1 are not IPv4-compatible addresses.
         yield ip
-    elif any(ip in carrier for carrier in _CARRIERS):
+        return
+    if _is_isatap(ip):
+        yield _last_four_bytes(ip)
+    if any(ip in carrier for carrier in _CARRIERS):
         yield _last_four_bytes(ip)
     elif ip in _LOCAL_NAT64:
-        # RFC 8215 does not fix the bytes of the IPv4 address, so the IPv6 address is checked too. It is not public.
-        yield from (ip, _last_four_bytes(ip))
+        # The IPv6 address is checked too: it is not public.
+        yield ip
+        yield from _local_nat64_addresses(ip)
     elif ip.sixtofour is not None:
         yield ip.sixtofour
     elif ip.teredo is not None:
@@ -281,6 +292,25 @@ def _embedded_addresses(ip: _Address) -> Iterator[_Address]:
 
 def _last_four_bytes(ip: IPv6Address) -> IPv4Address:
     return IPv4Address(ip.packed[-4:])
+
+
+def _is_isatap(ip: IPv6Address) -> bool:
+    """Return True for an interface identifier of ISATAP (RFC 5214, 6.1) under any prefix: the last four bytes may answer.
+
+    The first byte of the identifier has the bits "universal" and "group"; the second byte is 0.
+    """
+    identifier = ip.packed[8:]
+    return identifier[0] & 0b1111_1100 == 0 and identifier[1] == 0 and identifier[2:4] == _ISATAP
+
+
+def _local_nat64_addresses(ip: IPv6Address) -> list[IPv4Address]:
+    """Return the IPv4 addresses that a translator of the local prefix may extract. RFC 8215 does not fix its prefix length.
+
+    For all but the true length, bytes of zero often give an address in 0.0.0.0/8. No host has one, so it counts only if all
+    lengths give one.
+    """
+    addresses = [IPv4Address(bytes(ip.packed[place] for place in places)) for places in _NAT64_BYTES]
+    return [address for address in addresses if address not in _NO_HOST] or addresses
 
 
 def _judge(ip: _Address, policy: OutgoingPolicy) -> str | None:
