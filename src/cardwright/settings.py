@@ -1,12 +1,15 @@
 """Settings: command line options, else environment variables ``CARDWRIGHT_…``, else ``.env``."""
 
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, ValidatorFunctionWrapHandler, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cardwright.kit.digits import is_plain
 from cardwright.kit.limits import ANSWER_S
 
 
@@ -71,11 +74,20 @@ class Settings(BaseSettings):
     connections_per_address_max: NonNegativeInt = 0
     """0 means no limit, because behind a proxy all clients have one address."""
 
-    @field_validator("application_token", "access_token", "master_key", mode="before")
+    @field_validator("application_token", "access_token", "master_key", "new_master_key", "backup_passphrase", mode="before")
     @classmethod
     def _given_text(cls, value: object) -> object:
         """Return None for an empty secret, such as an unset ``${VAR}`` of a compose file: an empty text is never a secret."""
         return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _check_digits(cls, value: object, parse: ValidatorFunctionWrapHandler) -> object:
+        """Refuse a number with other than ASCII digits, and infinity, which would be no limit."""
+        parsed: object = parse(value)
+        if isinstance(parsed, int | float) and isinstance(value, str) and not (is_plain(value) and abs(parsed) < inf):
+            raise PydanticCustomError("digits", "Input should be a number in the digits 0 to 9, without blanks")
+        return parsed
 
     @property
     def is_sandbox(self) -> bool:

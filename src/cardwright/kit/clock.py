@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from cardwright.kit.digits import is_plain
+
 Instant = int
 """Milliseconds since 1970-01-01T00:00:00Z."""
 
@@ -63,6 +65,8 @@ def parse_instant(text: str) -> Instant:
 
     Raises ValueError if the text is neither, or is outside the years 1970 to 9999.
     """
+    if not is_plain(text):
+        raise ValueError(f"not in ASCII digits: {text}")
     moment = datetime.fromisoformat(text)
     try:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

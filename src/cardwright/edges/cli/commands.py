@@ -3,6 +3,7 @@
 import os
 import sys
 from enum import StrEnum
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,6 +13,7 @@ from cardwright import __version__
 from cardwright.edges.cli.output import Failure, Hint, print_failure
 from cardwright.edges.cli.status import OutputFormat
 from cardwright.edges.cli.surroundings import failure_of_file, variable_hint
+from cardwright.kit.digits import is_plain
 
 if TYPE_CHECKING:
     # Functions import the settings late, because `cardwright --help` does not use pydantic (decision 10).
@@ -69,7 +71,25 @@ BaseUrl = Annotated[
     ),
 ]
 Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the output: text, or env for a shell.")]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def number(kind: type[int] | type[float], low: int | None = None, high: int | None = None) -> dict[str, Any]:
+    """Return the arguments of ``typer.Option`` for a number in ASCII digits between two bounds."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text) if is_plain(text) else nan
+        except ValueError:
+            value = nan
+        if not abs(value) < inf:
+            raise typer.BadParameter(f"{text!r} is not a {'whole ' if kind is int else ''}number in the digits 0 to 9")
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise typer.BadParameter(f"{text} is not {f'from {low} to {high}' if high is not None else f'at least {low}'}")
+        return value
+
+    return {"min": low, "max": high, "parser": parse}
 
 
 def settings_from(**given: Any) -> "Settings":
@@ -128,8 +148,7 @@ def serve(
         int | None,
         typer.Option(
             envvar="CARDWRIGHT_PORT",
-            min=0,
-            max=65535,
+            **number(int, 0, 65535),
             help="TCP port; 0 takes any free port.",
             show_default="8181 or the next free one",
         ),
@@ -137,13 +156,17 @@ def serve(
     workers: Annotated[
         int | None,
         typer.Option(
-            envvar="CARDWRIGHT_WORKERS", min=1, help="Number of processes; more than 1 needs PostgreSQL.", show_default="1"
+            envvar="CARDWRIGHT_WORKERS",
+            **number(int, 1),
+            help="Number of processes; more than 1 needs PostgreSQL.",
+            show_default="1",
         ),
     ] = None,
     tls: Annotated[bool | None, typer.Option(envvar="CARDWRIGHT_TLS", help="Serve HTTPS with a development certificate.")] = None,
     mode: Mode = None,
     seed: Annotated[
-        int | None, typer.Option(envvar="CARDWRIGHT_SEED", help="Seed: the same seed and the same calls give the same bytes.")
+        int | None,
+        typer.Option(envvar="CARDWRIGHT_SEED", **number(int), help="Seed: the same seed and the same calls give the same bytes."),
     ] = None,
     data_dir: DataDir = None,
     allow_simulate: Annotated[
@@ -383,7 +406,9 @@ def backtest(
     ],
     max_approval_drop: Annotated[
         float | None,
-        typer.Option(min=0, help="Largest drop of the approval rate in percentage points; a larger one ends with exit code 1."),
+        typer.Option(
+            **number(float, 0), help="Largest drop of the approval rate in percentage points; a larger one ends with exit code 1."
+        ),
     ] = None,
     base_url: BaseUrl = None,
     db: Db = None,
@@ -407,7 +432,9 @@ def execute(
     db: Annotated[
         str | None, typer.Option(help="Database of the instance.", show_default="a new one, removed afterwards")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed: the same seed and the same calls give the same bytes.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(**number(int), help="Seed: the same seed and the same calls give the same bytes.")
+    ] = None,
 ) -> None:
     """Run a command with a new instance; its environment has CARDWRIGHT_BASE_URL and the credentials."""
     from cardwright.edges.cli.exec_command import run_beside

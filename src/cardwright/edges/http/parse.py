@@ -15,6 +15,7 @@ from cardwright.core.problems import (
     bad_parameter,
 )
 from cardwright.edges.http.blanks import check_blanks
+from cardwright.edges.http.decimals import check_decimals
 from cardwright.kit.page import Page
 from cardwright.resources.common.route import Paging
 
@@ -44,6 +45,7 @@ def parse_body(raw: bytes, content_type: str, shape: type[msgspec.Struct]) -> An
         raise problem_of(error, raw, shape) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem(MALFORMED, str(error)) from None
+    check_decimals(raw, shape)
     if b"\\u0000" in raw and (where := _nul_in(plain(raw), "body")) is not None:
         raise Problem(INVALID_INPUT, f"{where} may not contain the character U+0000")
     check_blanks(body, lambda: plain(raw))

@@ -127,7 +127,7 @@ UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7
 
 def parse_duration(field: str, text: str) -> int:
     """Return the milliseconds of a duration such as ``8d`` or ``1h30m``. Raises a problem that names the field."""
-    parts = re.findall(r"(\d{1,12})(ms|s|m|h|d|w)", text)
+    parts = re.findall(r"([0-9]{1,12})(ms|s|m|h|d|w)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise bad_field(field, "must be a duration such as 8d, 1h30m or 250ms")
     return sum(int(number) * UNITS_MS[unit] for number, unit in parts)

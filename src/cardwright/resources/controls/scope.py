@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from cardwright.core.problems import PRODUCT_UNKNOWN, USER_UNKNOWN, Problem, bad_field, bad_parameter
 from cardwright.kit.canonical import reading
 from cardwright.kit.clock import Instant, iso, iso_ms, parse_instant
+from cardwright.kit.digits import is_plain
 from cardwright.resources.common.call import Call
 from cardwright.resources.common.crud import check_group
 from cardwright.resources.common.fields import Token
@@ -36,7 +37,8 @@ def parse_moment(text: str) -> Instant:
     try:
         return parse_instant(text)
     except ValueError:
-        pass
+        if not is_plain(text):
+            raise
     try:
         moment = parsedate_to_datetime(text)
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
