@@ -453,7 +453,9 @@ outbox = Table(
     Index(None, "program_id", "id"),
 )
 
-# Requests to the addresses under /sandbox/inbox. `received_ms` is the program's time, `stored_ms` is real time.
+# Requests to the addresses under /sandbox/inbox. `received_ms` is the program's time, `stored_ms` is real time. `number` counts
+# the program's messages; `begin_bytes` and `end_bytes` are the size of all messages before this one, and with it. So the limits
+# need no count of rows. The index has all three, because SQLite reads a large body to find the columns after it.
 inbox_messages = Table(
     "inbox_messages",
     metadata,
@@ -464,7 +466,11 @@ inbox_messages = Table(
     Column("stored_ms", BigInteger, nullable=False),
     Column("headers_sealed", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("number", BigInteger, nullable=False, server_default="0"),
+    Column("begin_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("end_bytes", BigInteger, nullable=False, server_default="0"),
     Index(None, "program_id", "box", "id"),
+    Index(None, "program_id", "number", "begin_bytes", "end_bytes"),
 )
 
 # Backtests: task, progress and sums. `lease_ms` is the real time at which the claim of a process ends, or, for a finished

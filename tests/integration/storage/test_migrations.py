@@ -10,7 +10,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from cardwright.outbox.events import Delivery
@@ -18,7 +18,7 @@ from cardwright.storage import migrate as module
 from cardwright.storage.credentials import Access, Credential, ensure_given, find_access, list_credentials
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import LOCK_ID, MigrationBlocked, migrate, newest, present, revisions, sql_of_all
-from cardwright.storage.tables import metadata, outbox, transactions
+from cardwright.storage.tables import inbox_messages, metadata, outbox, transactions
 
 NEXT = """
 from alembic import op
@@ -92,6 +92,33 @@ def test_upgrade_gives_waiting_notifications_a_queue(database_url: str) -> None:
         stored = db.execute(select(outbox).order_by(outbox.c.id)).all()
     assert [(row.state, row.webhook_id, row.refs, row.due_ms) for row in stored] == [(*row, "[7]", 11) for row in rows]
     assert [row.queue_id for row in stored] == [9, -5, 0, 0, 0, 0, 9, -5]
+    database.close()
+
+
+def test_upgrade_counts_the_messages_of_the_webhook_inbox(database_url: str) -> None:
+    """An upgrade from schema 0002 keeps the newest 10,000 messages and 64 MB of each program, and numbers them."""
+    database = Database(database_url)
+    with database.write() as db:
+        command.upgrade(module._config(db), "0002")
+        program = "INSERT INTO programs (id, token, name, short_code, settings, revision, clock_offset_ms, created_ms) "
+        for program_id in (1, 2, 3):
+            db.execute(text(program + f"VALUES ({program_id}, 'p{program_id}', 'P', 'pppp', '{{}}', 1, 0, 0)"))
+        insert = text(
+            "INSERT INTO inbox_messages (program_id, box, received_ms, stored_ms, headers, body) "
+            "VALUES (:program, 'b', 0, 0, '{}', :body)"
+        )
+        db.execute(insert, [{"program": 1 + number % 2, "body": b"x" * 8} for number in range(20_004)])
+        db.execute(insert, [{"program": 3, "body": b"x" * (16_000_000 - 2)} for _ in range(5)])
+    assert migrate(database)
+    figures = select(
+        inbox_messages.c.program_id, func.count(), func.min(inbox_messages.c.number), func.max(inbox_messages.c.number),
+        func.min(inbox_messages.c.begin_bytes), func.max(inbox_messages.c.end_bytes),
+    )  # fmt: skip
+    with database.read() as db:
+        rows = db.execute(figures.group_by(inbox_messages.c.program_id).order_by(inbox_messages.c.program_id)).all()
+    assert [tuple(row) for row in rows] == [
+        (1, 10_000, 3, 10_002, 20, 100_020), (2, 10_000, 3, 10_002, 20, 100_020), (3, 4, 2, 5, 16_000_000, 80_000_000),
+    ]  # fmt: skip
     database.close()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, or_, select
 
 from cardwright.core.problems import bad_parameter
 from cardwright.kit.clock import RealClock, iso_ms, monotonic_ms
@@ -30,8 +30,11 @@ from cardwright.storage.tables import inbox_messages, outbox, webhooks
 
 PAGING = Paging(count=25, sort_by="-createdTime")
 BOX = re.compile(r"[A-Za-z0-9._-]{1,64}")
-BOX_MAX = 10_000
-"""Messages in a box. The oldest are removed first."""
+MESSAGES_MAX = 10_000
+BYTES_MAX = 64_000_000
+"""Limits of all boxes of a program together, with the headers. The oldest messages are removed first; the newest always stays.
+
+A limit for each box would be none, because a sender chooses the name of the box."""
 
 WAIT_MAX_MS = 30_000
 POLL_S = 0.05
@@ -146,7 +149,7 @@ def path_of(program_token: str, box: str) -> str:
 # --- Queries: this resource's SQL ----------------------------------------------------
 
 ORDER_LOCK = 1_768_843_640
-"""PostgreSQL's advisory lock ("inbx"), held while a message of a program gets its id."""
+"""PostgreSQL's advisory lock ("inbx") of the inbox of a program."""
 
 SEALED_AT_ONCE = 500
 """Maximum number of old messages in memory while they are sealed."""
@@ -163,7 +166,7 @@ def accept(
 ) -> bool:
     """Store a message in a program's box. Returns False if the program does not exist.
 
-    A full box loses its oldest message.
+    The program loses its oldest messages beyond the limits, in any box.
     """
     with database.read(database.limits.read_s) as db:
         program_id = find_program_token(db, program_token)
@@ -171,18 +174,18 @@ def accept(
         return False
     kept = seal_headers(vault, program_id, msgspec.json.encode(kept_headers(headers)).decode())
     with database.write(database.limits.read_s) as db:
-        if db.dialect.name == "postgresql":
-            # Ids follow the order of commits. Otherwise, a reader that asks for messages after an id could miss a late commit.
-            db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
+        lock_inbox(db, program_id)
         real_ms = real_clock()
         now = get_program(db, program_id).clock.time_at(real_ms)
+        newest = db.execute(_NEWEST, {"program": program_id}).first()
+        last_number, begin_bytes = (0, 0) if newest is None else newest
+        number, end_bytes = last_number + 1, begin_bytes + len(kept) + len(body)
         row = {
-            "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers_sealed": kept, "body": body,
+            "program_id": program_id, "box": box, "received_ms": now, "stored_ms": real_ms, "headers_sealed": kept,
+            "body": body, "number": number, "begin_bytes": begin_bytes, "end_bytes": end_bytes,
         }  # fmt: skip
         db.execute(inbox_messages.insert().values(row))
-        newest = select(inbox_messages.c.id).where(_is_in(program_id, box)).order_by(inbox_messages.c.id.desc())
-        oldest_kept = newest.offset(BOX_MAX - 1).limit(1).scalar_subquery()
-        db.execute(delete(inbox_messages).where(_is_in(program_id, box), inbox_messages.c.id < oldest_kept))
+        remove_oldest(db, program_id, number, end_bytes)
     return True
 
 
@@ -209,6 +212,46 @@ def seal_old_headers(db: Connection, vault: Vault) -> None:
         if changes:
             db.execute(change, changes)
         last_id = rows[-1].id
+
+
+def lock_inbox(db: Connection, program_id: int) -> None:
+    """Lock a program's inbox until the commit. On SQLite every write transaction has a lock of the whole database.
+
+    Ids then follow the order of commits. Otherwise, a reader that asks for messages after an id could miss a late commit.
+    """
+    if db.dialect.name == "postgresql":
+        db.execute(select(func.pg_advisory_xact_lock(ORDER_LOCK, program_id)))
+
+
+_kept = inbox_messages.alias("kept")
+_NEWEST = (
+    select(_kept.c.number, _kept.c.end_bytes)
+    .where(_kept.c.program_id == bindparam("program"))
+    .order_by(_kept.c.number.desc())
+    .limit(1)
+)
+_FIRST_KEPT = (
+    select(_kept.c.number)
+    .where(
+        _kept.c.program_id == bindparam("program"),
+        _kept.c.number >= bindparam("first_number"),
+        or_(_kept.c.number == bindparam("newest"), _kept.c.begin_bytes >= bindparam("first_byte")),
+    )
+    .order_by(_kept.c.number)
+    .limit(1)
+)
+_REMOVE_OLDEST = delete(inbox_messages).where(
+    inbox_messages.c.program_id == bindparam("program"), inbox_messages.c.number < _FIRST_KEPT.scalar_subquery()
+)
+
+
+def remove_oldest(db: Connection, program_id: int, number: int, end_bytes: int) -> None:
+    """Remove the messages beyond the limits, given the figures of the newest message.
+
+    The figures include messages that were deleted in between, so the limits can be lower after an emptied box, never higher.
+    """
+    limits = {"newest": number, "first_number": number - MESSAGES_MAX + 1, "first_byte": end_bytes - BYTES_MAX}
+    db.execute(_REMOVE_OLDEST, {"program": program_id, **limits})
 
 
 def _is_in(program_id: int, box: str) -> ColumnElement[bool]:
@@ -296,6 +339,7 @@ def _message(vault: Vault, row: Row, secrets: Sequence[str]) -> InboxMessage:
 
 def empty_box(call: Call) -> None:
     """Empty a box."""
+    lock_inbox(call.db, call.program.id)
     call.db.execute(delete(inbox_messages).where(_is_in(call.program.id, call.path["box"])))
 
 

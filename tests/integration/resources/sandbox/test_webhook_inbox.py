@@ -383,15 +383,15 @@ def is_any_waiting(database: Database) -> bool:
 def test_no_message_appears_before_an_older_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message waits for the commit of a message with a lower id, so that a reader with ``after`` misses none."""
     numbered, go_on = threading.Event(), threading.Event()
-    real_place = webhook_inbox._is_in
+    real_step = webhook_inbox.remove_oldest
 
-    def slow_place(program_id: int, box: str) -> Any:
-        if box == "slow" and not numbered.is_set():
+    def slow_step(*arguments: Any) -> None:
+        if not numbered.is_set():
             numbered.set()
             assert go_on.wait(60)
-        return real_place(program_id, box)
+        real_step(*arguments)
 
-    monkeypatch.setattr(webhook_inbox, "_is_in", slow_place)
+    monkeypatch.setattr(webhook_inbox, "remove_oldest", slow_step)
     with ThreadPoolExecutor(2) as threads:
         slow = threads.submit(webhook_inbox.accept, database, VAULT, lambda: 0, "mine", "slow", [], b"{}")
         assert numbered.wait(60)
@@ -404,12 +404,78 @@ def test_no_message_appears_before_an_older_one(database: Database, monkeypatch:
     assert boxes(database) == ["slow", "quick"]
 
 
+# --- Limits of a program ------------------------------------------------------------------
+
+
 def test_the_oldest_make_room(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A box above its limit drops its oldest messages. Other boxes keep theirs."""
-    monkeypatch.setattr(webhook_inbox, "BOX_MAX", 3)
-    for box in ("a", "b", "a", "a", "a", "a"):
+    """A program above its number of messages loses its oldest ones in any box, however many boxes a sender names."""
+    monkeypatch.setattr(webhook_inbox, "MESSAGES_MAX", 3)
+    with database.write() as db:
+        parts: dict[str, Any] = {"short_code": "othe", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
+        insert_program(db, token="other", name="other", **parts)
+    assert webhook_inbox.accept(database, VAULT, lambda: 0, "other", "untouched", [], b"{}")
+    for box in ("a", "b", "c", "d", "e"):
         assert webhook_inbox.accept(database, VAULT, lambda: 0, "mine", box, [], b"{}")
-    assert boxes(database) == ["b", "a", "a", "a"]
+    assert boxes(database) == ["untouched", "c", "d", "e"]
+
+
+def test_large_messages_make_room_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of headers and bodies have a limit. A message removes as many old ones as it needs; the newest always stays."""
+    monkeypatch.setattr(webhook_inbox, "BYTES_MAX", 1000)
+    for box, size in (("a", 100), ("b", 400), ("c", 400), ("d", 100), ("e", 398), ("f", 398), ("g", 2000)):
+        # Without headers, the envelope of the headers has 31 bytes.
+        assert webhook_inbox.accept(database, VAULT, lambda: 0, "mine", box, [], b"x" * (size - 31))
+        kept = {"d": ["a", "b", "c", "d"], "e": ["c", "d", "e"], "f": ["d", "e", "f"], "g": ["g"]}
+        if box in kept:
+            assert boxes(database) == kept[box]
+    assert webhook_inbox.accept(database, VAULT, lambda: 0, "mine", "h", [("x-long", "y" * 500)], b"x" * 490)
+    assert boxes(database) == ["h"]
+
+
+def test_removed_messages_leave_the_limits_intact(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an emptied box, or without any message, the limits hold as before: never more, and at the end exactly as many."""
+    monkeypatch.setattr(webhook_inbox, "MESSAGES_MAX", 3)
+
+    def post(*names: str) -> list[str]:
+        for name in names:
+            assert webhook_inbox.accept(database, VAULT, lambda: 0, "mine", name, [], b"{}")
+        return boxes(database)
+
+    def empty(*names: str) -> None:
+        with database.write() as db:
+            db.execute(inbox_messages.delete().where(inbox_messages.c.box.in_(names)))
+
+    post("a", "b", "c")
+    empty("c")
+    assert post("d") == ["a", "b", "d"]
+    empty("b")
+    assert post("e", "f", "g") == ["e", "f", "g"]
+    empty("e", "f", "g")
+    assert post("h", "i", "j", "k") == ["i", "j", "k"]
+
+
+def test_two_processes_keep_the_limits(migrated_url: str) -> None:
+    """With eight senders at two databases, as in two processes, each message has its own number and the newest stay."""
+    posted, limit = 120, 50
+    with closing(Database(migrated_url)) as database:
+        with database.write() as db:
+            parts: dict[str, Any] = {"short_code": "mine", "settings": ProgramSettings(), "clock": ProgramClock(), "now": 0}
+            program_id = insert_program(db, token="mine", name="mine", **parts)
+        places = [Database(migrated_url) for _ in range(2)]
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as threads:
+            patch.setattr(webhook_inbox, "MESSAGES_MAX", limit)
+
+            def post(number: int) -> bool:
+                return webhook_inbox.accept(places[number % 2], VAULT, lambda: 0, "mine", f"box{number}", [], b"{}")
+
+            assert all(threads.map(post, range(posted)))
+        for place in places:
+            place.close()
+        with database.read() as db:
+            order = inbox_messages.select().where(inbox_messages.c.program_id == program_id).order_by(inbox_messages.c.id)
+            rows = db.execute(order).all()
+    figures = [(row.number, row.begin_bytes, row.end_bytes) for row in rows]
+    assert figures == [(number, number * 33 - 33, number * 33) for number in range(posted - limit + 1, posted + 1)]
 
 
 # --- Deliveries --------------------------------------------------------------------------
