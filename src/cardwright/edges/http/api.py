@@ -21,6 +21,7 @@ from cardwright.edges.http.credentials import Credentials
 from cardwright.edges.http.metrics import count_answer
 from cardwright.edges.http.parse import parse_body, parse_page, parse_pairs, parse_query
 from cardwright.edges.http.problems import (
+    CROSS_ORIGIN,
     INTERNAL_BODY,
     LATE,
     MAYBE_DONE,
@@ -35,6 +36,7 @@ from cardwright.edges.http.problems import (
 from cardwright.edges.http.router import RouteMatch, Router
 from cardwright.kit.bookmarks import Bookmarks
 from cardwright.kit.limits import deadline
+from cardwright.kit.origins import is_cross_origin
 from cardwright.kit.page import Page, only_fields
 from cardwright.resources.common.call import App, Call, EngineCall
 from cardwright.resources.common.route import Reply, Route, Scope
@@ -47,6 +49,9 @@ SWEEP_S = 0.1
 
 PROXY_FIELDS = frozenset({b"via", b"forwarded", b"x-real-ip"})
 """Header fields, besides ``X-Forwarded-…``, that a proxy adds."""
+
+SAFE_VERBS = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing (RFC 9110, 9.2.1)."""
 
 TIMEOUTS = Counter("cardwright_http_timeouts_total", "API requests that reached their time limit")
 
@@ -179,6 +184,8 @@ class Api:
         await self._credentials.program_of(authorization, self._threads)
 
     async def _serve(self, request: Request, task: "asyncio.Task[Any]") -> tuple[int, bytes]:
+        if request.verb not in SAFE_VERBS and is_cross_origin(request.headers):
+            raise Problem(FORBIDDEN, CROSS_ORIGIN)
         program_id = await self._credentials.program_of(request.headers.get(b"authorization"), self._threads)
         route, parameters = self._route_of(request.verb, request.path)
         if (limit_s := self._longer_s.get(route)) is not None:

@@ -62,10 +62,18 @@ class Connections:
 
     Every connection has deadlines, and one timer compares them with the clock. A timer for each connection would have to be set
     and cancelled with each request. The timer runs only while a connection is open.
+
+    ``names`` are those that a request may have in ``Host`` beside ``localhost`` and loopback addresses; None permits every name.
     """
 
-    def __init__(self, limits: ClientLimits, clock: Callable[[], float] = time.monotonic, sweep_s: float = SWEEP_S) -> None:
-        self.limits, self.clock = limits, clock
+    def __init__(
+        self,
+        limits: ClientLimits,
+        names: frozenset[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sweep_s: float = SWEEP_S,
+    ) -> None:
+        self.limits, self.names, self.clock = limits, names, clock
         self._sweep_s = sweep_s
         self._open: set[Connection] = set()
         self._admitted: dict[Connection, str] = {}

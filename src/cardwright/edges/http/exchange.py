@@ -12,6 +12,9 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 CONTENT_TYPE = b"content-type: application/json;charset=UTF-8\r\n"
 
+CHALLENGE = b'Basic realm="Cardwright", charset="UTF-8"'
+"""The value of ``WWW-Authenticate``, which every 401 must have (RFC 9110, 11.6.1; RFC 7617)."""
+
 
 class _NullEvent:
     """A replacement for the event of uvicorn's cycle that signals more body. An exchange has no reader that waits for it."""
@@ -66,9 +69,14 @@ def answer_head(answer: HttpResponse, *, keep_alive: bool) -> bytes:
     content_type = CONTENT_TYPE if body else b""
     # RFC 9110, 15.5.6: an answer 405 must have the field Allow.
     extra_lines = b"allow: %s\r\n" % allow.encode() if allow else b""
+    if status == 401:
+        extra_lines += b"www-authenticate: %s\r\n" % CHALLENGE
     if not keep_alive:
         extra_lines += b"connection: close\r\n"
-    return b"%scontent-length: %d\r\n%s%s\r\n" % (STATUS_LINES[status], len(body), content_type, extra_lines)
+    # Answers can contain card numbers, security codes and credentials, so no cache may store any of them.
+    return b"%scontent-length: %d\r\ncache-control: no-store\r\n%s%s\r\n" % (
+        STATUS_LINES[status], len(body), content_type, extra_lines,
+    )  # fmt: skip
 
 
 def content_length(headers: list[tuple[bytes, bytes]]) -> int:

@@ -15,6 +15,9 @@ NOT_BOOKED, NOT_CHANGED = f"nothing was booked, {TRY_AGAIN}", f"nothing was chan
 MAYBE_DONE = "the request may have been carried out: repeat it with the same token if you chose one, else look it up first"
 """The effect of a write that had begun when its request was cancelled."""
 
+CROSS_ORIGIN = "a page of another origin sent the request; send it from a server, or from a page of this address"
+"""The detail of a 403 for a request that changes data."""
+
 
 def error_body(code: str, message: str) -> bytes:
     """Return the JSON of an error."""

@@ -262,6 +262,8 @@ class ApiProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             # ``_recover`` parses the head again, without the field Upgrade.
             return
+        if (rejection := rejections.host_rejection(self._registry.names, self.headers)) is not None:
+            self._reject(rejection)
         limits = self._limits
         if (
             len(self.url) > limits.url_max_bytes
@@ -282,8 +284,7 @@ class ApiProtocol(HttpToolsProtocol):
         if not self._handler.is_api(verb, path):
             self._begin_general(path)
             return
-        self._stage = BODY
-        self._deadline = inf
+        self._stage, self._deadline = BODY, inf
         keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         exchange = Exchange(verb, path, url.query or b"", self.headers, keep_alive=keep_alive)
         # Trailer fields after a chunked body do not belong to the head.
@@ -330,8 +331,7 @@ class ApiProtocol(HttpToolsProtocol):
         if self._stage == HEAD:
             # This is a request to upgrade, whose head is parsed again.
             return
-        self._stage = IDLE
-        self._deadline = inf
+        self._stage, self._deadline = IDLE, inf
         cycle = self.cycle
         if type(cycle) is Exchange:
             if cycle is self._current:

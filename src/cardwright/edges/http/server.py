@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,11 +59,12 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 def run(settings: Settings, listener: socket.socket, certificate: Path | None) -> None:
     """Serve until SIGTERM or SIGINT, and answer open requests before the end. ``certificate`` is a PEM file with its key."""
+    connections = Connections(ClientLimits.of(settings), names_of(settings, listener))
     config = uvicorn.Config(
         "cardwright.edges.http.application:from_environment",
         factory=True,
         loop="uvloop",
-        http=cast(Any, partial(ApiProtocol, connections=Connections(ClientLimits.of(settings)))),
+        http=cast(Any, partial(ApiProtocol, connections=connections)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -82,6 +84,16 @@ def run(settings: Settings, listener: socket.socket, certificate: Path | None) -
         supervisor.run()
     else:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def names_of(settings: Settings, listener: socket.socket) -> frozenset[str] | None:
+    """Return the names of a sandbox on a loopback address: ``--host`` and the name of the machine, both in its certificate.
+
+    Return None for any other server. Its names are not known here, and its clients are not only the browsers of this machine.
+    """
+    if not settings.is_sandbox or not ip_address(listener.getsockname()[0]).is_loopback:
+        return None
+    return frozenset((settings.host.lower(), socket.gethostname().lower()))
 
 
 def _kill_workers(supervisor: Multiprocess) -> None:

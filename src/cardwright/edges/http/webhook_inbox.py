@@ -5,10 +5,20 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from cardwright.core.problems import BAD_REQUEST, NOT_FOUND, Problem, bad_parameter
+from cardwright.core.problems import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Problem, bad_parameter
+from cardwright.edges.http.exchange import CHALLENGE
 from cardwright.edges.http.parse import parse_pairs
-from cardwright.edges.http.problems import MAYBE_DONE, NOT_CHANGED, STOPPING, database_problem, problem_body, unavailable
+from cardwright.edges.http.problems import (
+    CROSS_ORIGIN,
+    MAYBE_DONE,
+    NOT_CHANGED,
+    STOPPING,
+    database_problem,
+    problem_body,
+    unavailable,
+)
 from cardwright.kit.failpoints import async_failpoint
+from cardwright.kit.origins import is_cross_origin
 from cardwright.resources.common.call import App
 from cardwright.resources.common.fields import parse_duration
 from cardwright.resources.sandbox.webhook_inbox import BOX, accept
@@ -39,6 +49,8 @@ class InboxReceiver:
         except Problem as problem:
             status, body = problem.kind.status, problem_body(problem)
         headers = [(b"content-length", b"%d" % len(body)), JSON_HEADER]
+        if status == 401:
+            headers.append((b"www-authenticate", CHALLENGE))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -58,6 +70,9 @@ class InboxReceiver:
         program_token, box = self._place(scope["path"])
         pairs = parse_pairs(scope["query_string"])
         status, delay_ms = _status(pairs), _delay_ms(pairs)
+        if is_cross_origin(dict(scope["headers"])):
+            # Senders of webhooks are not browsers. Without this check any page in a developer's browser could fill the inbox.
+            raise Problem(FORBIDDEN, CROSS_ORIGIN)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         body = await read_body(receive)
         app = self._app

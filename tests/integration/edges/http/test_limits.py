@@ -653,7 +653,7 @@ def test_a_server_has_the_limits_of_its_settings(tmp_path: Path) -> None:
     env = {"CARDWRIGHT_BODY_MAX_BYTES": "2000", "CARDWRIGHT_URL_MAX_BYTES": "300", "CARDWRIGHT_HEAD_TIMEOUT_S": "0.1"}
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=env) as server, server.client() as client:
         credential = b"authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzcw==\r\n"
-        head = b"POST /v3/users HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%s\r\n"
+        head = b"POST /v3/users HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n%s\r\n"
         assert exchange(server, head % (100, b"")).startswith(b"HTTP/1.1 401 ")
         assert exchange(server, head % (2001, credential)).startswith(b"HTTP/1.1 413 ")
         assert exchange(server, head.replace(b"/users", b"/nowhere") % (100, credential)).startswith(b"HTTP/1.1 404 ")
@@ -662,7 +662,7 @@ def test_a_server_has_the_limits_of_its_settings(tmp_path: Path) -> None:
         assert b"\r\nallow: POST, GET\r\n" in wrong_verb
         assert exchange(server, b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 300)).startswith(b"HTTP/1.1 414 ")
         assert exchange(server, b"GET / HTTP/1.1\r\n").startswith(b"HTTP/1.1 408 ")
-        inbox = b"POST /sandbox/inbox/default/box HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        inbox = b"POST /sandbox/inbox/default/box HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
         assert exchange(server, inbox % 2001).startswith(b"HTTP/1.1 413 ")
         metrics = client.get("/metrics").text
         for reason, count in {"credential": 1, "body_size": 2, "route": 2, "url_size": 1, "head_time": 1}.items():
