@@ -26,7 +26,7 @@ def is_cross_origin(headers: Mapping[bytes, bytes]) -> bool:
     return origin is not None and (not host or origin.partition(b"://")[2].lower() != host.lower())
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def is_local_host(host: bytes, names: frozenset[str]) -> bool:
     """Return True if ``Host`` is ``localhost``, a name below it, a loopback address or one of ``names``, with any port.
 
