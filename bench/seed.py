@@ -24,8 +24,8 @@ from cardwright.kit.vault import MasterKey, Vault
 from cardwright.storage.account_transactions import NOTHING_RECENT
 from cardwright.storage.data_keys import load_data_keys
 from cardwright.storage.database import Database
-from cardwright.storage.engine.store import LIST_TRANSACTIONS, POSTGRES_ID_BLOCK
-from cardwright.storage.tables import cards, config_history, holders, journal, pans, transactions, users
+from cardwright.storage.engine.store import LIST_TRANSACTIONS
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, cards, config_history, holders, journal, pans, transactions, users
 from tests.support.issuing import made_by
 from tests.support.server import Client, RunningServer
 

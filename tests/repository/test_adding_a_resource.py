@@ -15,7 +15,7 @@ from tests.support.docs import Block, blocks_of, write_target
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "development" / "adding-a-resource.md"
-PAGE_REVISIONS = ("0002", "0003")
+PAGE_REVISIONS = ("0007", "0008")
 """The last and the next database revision on the page. The test replaces them with the current ones."""
 
 RUN_HERE = "tests/repository/test_adding_a_resource.py runs it in a copy of the repository"

@@ -12,10 +12,9 @@ from cardwright.kit.failpoints import failpoint
 from cardwright.storage.backup_file import BackupReader, Header, TableSpec
 from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.database import Database
-from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
 from cardwright.storage.failures import is_away_error, reason_of
 from cardwright.storage.migrate import MigrationBlocked, exclusive, find_revision, newest, revisions, upgrade
-from cardwright.storage.tables import accepted_countries, account_holder_groups, credentials, meta, programs
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, accepted_countries, account_holder_groups, credentials, meta, programs
 
 FIRST_TABLES = (accepted_countries, account_holder_groups, credentials, programs, meta)
 """The tables in which the first start of a server inserts rows: a program without objects, its credentials and built-in

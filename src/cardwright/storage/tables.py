@@ -293,6 +293,9 @@ config_history = Table(
     Column("doc", Text, nullable=False),
 )
 
+POSTGRES_ID_BLOCK = 20_000
+"""Size of an id block on PostgreSQL, counting even and odd ids. The sequence ``transaction_blocks`` numbers the blocks."""
+
 # One row for each message and its outcome. A load or unload that a card's message caused is in the same row (`moved`); its token
 # has the kind LOAD_SIDE.
 transactions = _account_table(

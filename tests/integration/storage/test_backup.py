@@ -24,10 +24,9 @@ from cardwright.storage import backup as backup_module
 from cardwright.storage.backup import write_backup
 from cardwright.storage.backup_file import DIGEST_BYTES, BackupReader, BackupWriter, Header, Unreadable
 from cardwright.storage.database import Database
-from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
 from cardwright.storage.migrate import exclusive, migrate, newest, present, upgrade
 from cardwright.storage.restore import RestoreRefused, restore
-from cardwright.storage.tables import metadata, programs
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
 from tests.support.backups import all_rows, back_up, load, no_keys
 from tests.support.databases import check_books, chosen_databases, empty_database, migrate_address

@@ -21,7 +21,6 @@ from cardwright.storage.engine.postgres_pipeline import PipelineConnection, Rows
 from cardwright.storage.engine.store import (
     CHANGES,
     LIST_TRANSACTIONS,
-    POSTGRES_ID_BLOCK,
     SELECT_CARDS,
     SELECT_COMMITTED,
     SELECT_HOLDERS,
@@ -46,7 +45,7 @@ from cardwright.storage.engine.store import (
 from cardwright.storage.failures import Conflict, Contended, InDoubt, Unavailable, reason_of
 from cardwright.storage.migrate import PROBE, SELECT_SCHEMA, check_schema
 from cardwright.storage.original_transactions import ORIGINAL_COLUMNS, Original, TokenKey
-from cardwright.storage.tables import metadata
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, metadata
 
 Encode = Callable[[Collection[Sequence[Any]]], Sequence[bytes]]
 """A function from rows, at least one, to the parameters of a statement."""

@@ -93,10 +93,6 @@ SELECT_CARDS = """
 """
 
 
-POSTGRES_ID_BLOCK = 20_000
-"""Size of an id block on PostgreSQL, counting even and odd ids."""
-
-
 class CardRow(NamedTuple):
     """A card as the engine loads it: keys, sealed secrets, and facts as JSON. ``owner_fact`` is None if the user is the owner."""
 

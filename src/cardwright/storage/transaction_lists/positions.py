@@ -15,8 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select, text
 
 from cardwright.storage.database import Row
-from cardwright.storage.engine.store import POSTGRES_ID_BLOCK
-from cardwright.storage.tables import transactions
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, transactions
 from cardwright.storage.transaction_lists.blocks import (
     HIGHEST,
     LOWEST,
