@@ -288,7 +288,7 @@ def find_master_key(settings: Settings, key_check: str) -> MasterKey:
 
 
 def _fitting(candidates: Sequence[str], key_check: str) -> MasterKey | None:
-    keys = map(MasterKey.from_hex, candidates)
+    keys = map(_master_key, candidates)
     return next((key for key in keys if hmac.compare_digest(key.check(), key_check)), None)
 
 
@@ -350,8 +350,12 @@ def first_clock(settings: Settings) -> ProgramClock:
 
 def key_check_of(master_key: str) -> str:
     """Return the key check of a master key. Raises Misconfigured if it is not 64 hexadecimal digits."""
+    return _master_key(master_key).check()
+
+
+def _master_key(text: str) -> MasterKey:
     try:
-        return MasterKey.from_hex(master_key).check()
+        return MasterKey.from_hex(text)
     except ValueError as error:
         raise Misconfigured(f"CARDWRIGHT_MASTER_KEY: {error}", OTHER_KEY_ADVICE) from None
 

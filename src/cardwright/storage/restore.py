@@ -14,11 +14,19 @@ from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.database import Database
 from cardwright.storage.failures import is_away_error, reason_of
 from cardwright.storage.migrate import MigrationBlocked, exclusive, find_revision, newest, revisions, upgrade
-from cardwright.storage.tables import POSTGRES_ID_BLOCK, accepted_countries, account_holder_groups, credentials, meta, programs
+from cardwright.storage.tables import (
+    POSTGRES_ID_BLOCK,
+    accepted_countries,
+    account_holder_groups,
+    credentials,
+    data_keys,
+    meta,
+    programs,
+)
 
-FIRST_TABLES = (accepted_countries, account_holder_groups, credentials, programs, meta)
-"""The tables in which the first start of a server inserts rows: a program without objects, its credentials and built-in
-resources, and the key check. A table comes before the tables that its foreign keys refer to.
+FIRST_TABLES = (accepted_countries, account_holder_groups, credentials, programs, meta, data_keys)
+"""The tables in which migrations and the first start of a server insert rows: a program without objects, its credentials,
+built-in resources, the key check and the data keys. A table comes before the tables that its foreign keys refer to.
 """
 
 SCHEMA_TABLE = "alembic_version"
@@ -84,10 +92,13 @@ def _prepare(db: Connection, header: Header) -> None:
         if revision not in revisions() or revision > header.revision:
             reason = f"the tables have schema {revision}, and the backup has the earlier schema {header.revision}"
             raise RestoreRefused(reason, f"a backup of an earlier version needs a database without tables; {OTHER_DATABASE}")
-        for first in FIRST_TABLES:
-            db.execute(delete(first))
     if revision != header.revision:
         upgrade(db, header.revision)
+    # Migrations insert rows too.
+    present = _table_names(db)
+    for first in FIRST_TABLES:
+        if first.name in present:
+            db.execute(delete(first))
     columns = {name: {column["name"] for column in inspect(db).get_columns(name)} for name in _table_names(db)}
     specified = {spec.name: {column.name for column in spec.columns} for spec in header.tables}
     if different := sorted(name for name in columns.keys() | specified.keys() if columns.get(name) != specified.get(name)):

@@ -1,14 +1,15 @@
 """`cardwright credentials`: list, add, rotate and revoke, directly in the database."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardwright.edges.cli.database_commands import current_database
 from cardwright.edges.cli.output import Failure, Hint, print_notice, show_fields, show_json, show_table
-from cardwright.edges.cli.surroundings import command_with_place
+from cardwright.edges.cli.surroundings import command_with_place, locked_data_dir
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -102,11 +103,13 @@ class _Creation:
         from cardwright.kit.ids import Ids
         from cardwright.resources.sandbox.credentials import add_to
         from cardwright.storage.credentials import list_credentials, move_given
-        from cardwright.wiring import Misconfigured, keep_pair, vault_of
+        from cardwright.wiring import SECRETS_FILE, Misconfigured, data_dir_of, keep_pair, vault_of
 
+        directory = data_dir_of(self.settings)
+        is_locked = os.path.lexists(directory / SECRETS_FILE)
         try:
             vault = vault_of(self.settings, self.database)
-            with self.database.write() as db:
+            with locked_data_dir(directory) if is_locked else nullcontext(), self.database.write() as db:
                 program_id = _program_id(db, self.database, self.program)
                 is_kept = self._replaces_kept(db, vault, replaced)
                 created = add_to(db, program_id, vault, Ids(), system_ms(), replaced)

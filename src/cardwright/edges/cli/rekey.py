@@ -1,7 +1,5 @@
 """`cardwright rekey`: wraps the data keys under a new master key, or seals all secrets under new data keys."""
 
-import fcntl
-import os
 import secrets
 import sys
 import time
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 from cardwright.edges.cli.database_commands import migrated
 from cardwright.edges.cli.output import Failure, Hint, print_notice, show_json
 from cardwright.edges.cli.serve import check_master_keys
-from cardwright.edges.cli.surroundings import command_with_place
+from cardwright.edges.cli.surroundings import command_with_place, locked_data_dir
 from cardwright.kit.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -131,12 +129,10 @@ def _key_check(database: "Database") -> str:
 
 def _rekey_by_variable(database: "Database", settings: "Settings", master_key: "MasterKey") -> int:
     """Wrap the data keys under the key of the variable NEW. Return their number, 0 if they already were."""
-    from cardwright.kit.vault import MasterKey
-
     if settings.new_master_key is None:
         hint = Hint(f"export {NEW}=$(openssl rand -hex 32)", "keep the new key before you run the command again")
         raise Failure(f"rekey needs {NEW}, because {OLD} is set", hint, 2)
-    return _wrap(database, master_key, MasterKey.from_hex(settings.new_master_key.get_secret_value()))
+    return _wrap(database, master_key, _new_key(database, settings.new_master_key.get_secret_value()))
 
 
 def _rekey_in_file(database: "Database", settings: "Settings") -> tuple[Path, int]:
@@ -149,12 +145,12 @@ def _rekey_in_file(database: "Database", settings: "Settings") -> tuple[Path, in
     from cardwright.wiring import SECRETS_FILE, data_dir_of, find_master_key, read_secrets_file
 
     path = data_dir_of(settings) / SECRETS_FILE
-    with _locked(path.parent):
+    with locked_data_dir(path.parent):
         kept = read_secrets_file(path)
         given = None if settings.new_master_key is None else settings.new_master_key.get_secret_value()
         # The new key of an interrupted run is used again.
         text = given or kept.new_master_key or secrets.token_hex(32)
-        new, old = MasterKey.from_hex(text), find_master_key(settings, _key_check(database))
+        new, old = _new_key(database, text), find_master_key(settings, _key_check(database))
         if new.check() != old.check():
             current = kept.master_key
             if current is None or MasterKey.from_hex(current).check() != old.check():
@@ -177,19 +173,16 @@ def _replace(path: Path, kept: "SecretsFile", master_key: str, new_master_key: s
     replace_file(path, msgspec.json.encode(content))
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Lock the data directory against a second ``rekey``, which would overwrite the new key. Raises Failure, OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            advice = "run the command again when it has ended"
-            raise _failure(f"--data-dir {directory}: another rekey is running", advice) from None
-        yield
-    finally:
-        os.close(descriptor)
+def _new_key(database: "Database", text: str) -> "MasterKey":
+    """Return a new master key. Raises Failure if production mode would refuse it."""
+    from cardwright.kit.secret_rules import key_fault
+    from cardwright.kit.vault import MasterKey
+    from cardwright.settings import Mode
+    from cardwright.wiring import find_mode
+
+    if find_mode(database) == Mode.PRODUCTION and (fault := key_fault(text)) is not None:
+        raise Failure(f"{NEW}: {fault}", Hint(f"export {NEW}=$(openssl rand -hex 32)", "keep the new key"), 2)
+    return MasterKey.from_hex(text)
 
 
 def _wrap(database: "Database", old: "MasterKey", new: "MasterKey") -> int:

@@ -1,10 +1,13 @@
 """Failures of the environment: errors of files, folders, settings and databases, each with the command to type next."""
 
 import errno
+import fcntl
 import os
 import shlex
 import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,3 +170,21 @@ def _sqlite_hint(path: str, error: object) -> Hint:
             return Hint(text="another process keeps a lock on the file; stop that process, or repeat the command later")
         case _:
             return Hint(text=f"restore {path} from a backup, or name another database with --db")
+
+
+@contextmanager
+def locked_data_dir(directory: Path) -> Iterator[None]:
+    """Lock a data directory against other commands that replace ``secrets.json``, which would lose one of both changes.
+
+    Raises Failure, OSError.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            advice = "run the command again when the other one has ended"
+            raise Failure(f"--data-dir {directory}: another command is replacing its secrets", Hint(text=advice)) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -176,7 +176,7 @@ def test_other_key_creates_no_pair(books: Books, monkeypatch: pytest.MonkeyPatch
     assert books.call("list").code == 0
     monkeypatch.delenv("CARDWRIGHT_MASTER_KEY")
     FILE.unlink()
-    assert "there is no master key" in books.call("add").err
+    assert "CARDWRIGHT_MASTER_KEY is not set" in books.call("add").err
 
 
 # --- The given pair -----------------------------------------------------------------------
