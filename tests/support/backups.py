@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from cardwright.storage.backup import KeyFields, write_backup
-from cardwright.storage.backup_file import BackupReader
+from cardwright.storage.backup.backup_file import BackupReader
+from cardwright.storage.backup.restore import restore
+from cardwright.storage.backup.save import KeyFields, write_backup
 from cardwright.storage.database import Database
-from cardwright.storage.restore import restore
 from cardwright.storage.tables import metadata
 from tests.support.instants import NOON
 

@@ -26,10 +26,14 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a regular file, open for reading. Raises OSError like ``read_file``."""
     with _errors_naming(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        with _errors_naming(path):
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
+            file = os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    with file:
         yield file
 
 

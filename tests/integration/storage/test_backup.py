@@ -20,12 +20,12 @@ from sqlalchemy import inspect, select, text
 
 from cardwright.core.messages import Clearing
 from cardwright.core.movements import GpaLoad
-from cardwright.storage import backup as backup_module
-from cardwright.storage.backup import write_backup
-from cardwright.storage.backup_file import DIGEST_BYTES, BackupReader, BackupWriter, Header, Unreadable
+from cardwright.storage.backup import save as save_module
+from cardwright.storage.backup.backup_file import DIGEST_BYTES, BackupReader, BackupWriter, Header, Unreadable
+from cardwright.storage.backup.restore import RestoreRefused, restore
+from cardwright.storage.backup.save import write_backup
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import exclusive, migrate, newest, present, upgrade
-from cardwright.storage.restore import RestoreRefused, restore
 from cardwright.storage.tables import POSTGRES_ID_BLOCK, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
 from tests.support.backups import all_rows, back_up, load, no_keys
@@ -155,6 +155,18 @@ def test_id_blocks_continue_after_the_last_id(new_database: Made, tmp_path: Path
         assert block is not None
         first = (block[0] - 1) * POSTGRES_ID_BLOCK + 1
         assert last < first <= last + POSTGRES_ID_BLOCK
+
+
+def test_row_may_refer_to_a_later_row(new_database: Made, tmp_path: Path) -> None:
+    """A row that refers to a later row of its table is restored on both databases."""
+    address = filled(new_database("sqlite"))
+    with closing(Database(address)) as database, database.write() as db:
+        db.exec_driver_sql("UPDATE users SET parent_id = 3 WHERE id = 1")
+    back_up(address, tmp_path / "x")
+    for kind in chosen_databases():
+        other = new_database(kind)
+        load(tmp_path / "x", other)
+        assert all_rows(other) == all_rows(address)
 
 
 # --- The snapshot -------------------------------------------------------------------------
@@ -338,9 +350,9 @@ def older_backup(address: str, file: Path) -> None:
             tables = type(metadata)()
             tables.reflect(bind=db, resolve_fks=False)
             tables.remove(tables.tables["alembic_version"])
-            patched.setattr(backup_module, "metadata", tables)
-            patched.setattr(backup_module, "newest", lambda: "0001")
-            patched.setattr(backup_module, "check_schema", lambda _: None)
+            patched.setattr(save_module, "metadata", tables)
+            patched.setattr(save_module, "newest", lambda: "0001")
+            patched.setattr(save_module, "check_schema", lambda _: None)
             write_backup(database, output, version="0.0.1", now=NOON, read_keys=no_keys)
 
 

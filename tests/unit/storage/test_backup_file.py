@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardwright.storage.backup import table_spec
-from cardwright.storage.backup_file import (
+from cardwright.storage.backup.backup_file import (
     BLOCK_ROWS,
     DIGEST_BYTES,
     TYPES,
@@ -24,6 +23,7 @@ from cardwright.storage.backup_file import (
     TableSpec,
     Unreadable,
 )
+from cardwright.storage.backup.save import table_spec
 from cardwright.storage.tables import metadata
 
 EXAMPLE = TableSpec(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from cardwright.settings import Settings
-    from cardwright.storage.backup import KeyFields
-    from cardwright.storage.backup_file import Header
+    from cardwright.storage.backup.backup_file import Header
+    from cardwright.storage.backup.save import KeyFields
     from cardwright.storage.database import Database
 
 PASSPHRASE = "CARDWRIGHT_BACKUP_PASSPHRASE"
@@ -63,7 +63,7 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 def backup(settings: "Settings", file: Path, *, with_keys: bool, is_replacing: bool, as_json: bool) -> None:
     """Write a backup of the database while it is in use. Raises Failure, OSError."""
-    from cardwright.storage.backup import write_backup
+    from cardwright.storage.backup.save import write_backup
 
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
@@ -100,7 +100,7 @@ def _key_fields(db: "Connection", settings: "Settings", passphrase: str | None) 
     Raises Failure, OSError.
     """
     from cardwright.kit.passphrase import seal
-    from cardwright.storage.backup import KeyFields
+    from cardwright.storage.backup.save import KeyFields
     from cardwright.storage.data_keys import find_key_check
 
     key_check = find_key_check(db)
@@ -116,9 +116,9 @@ def _key_fields(db: "Connection", settings: "Settings", passphrase: str | None) 
 
 def restore(settings: "Settings", file: Path, *, with_keys: bool, as_json: bool) -> None:
     """Load a backup into an empty database. Raises Failure, OSError; the database is then as before."""
-    from cardwright.storage.backup_file import BackupReader
-    from cardwright.storage.restore import check_revision
-    from cardwright.storage.restore import restore as load
+    from cardwright.storage.backup.backup_file import BackupReader
+    from cardwright.storage.backup.restore import check_revision
+    from cardwright.storage.backup.restore import restore as load
     from cardwright.wiring import SECRETS_FILE, data_dir_of, keep_secrets
 
     with progress_line() as show, open_file(file) as stream, _refusals(file):
@@ -183,8 +183,8 @@ def _keys_of(settings: "Settings", header: "Header", file: Path, *, with_keys: b
 def _refusals(file: Path) -> Iterator[None]:
     """Raise Failure for a backup that cannot be restored."""
     from cardwright.kit.passphrase import WrongPassphrase
-    from cardwright.storage.backup_file import Unreadable
-    from cardwright.storage.restore import RestoreRefused
+    from cardwright.storage.backup.backup_file import Unreadable
+    from cardwright.storage.backup.restore import RestoreRefused
 
     try:
         yield

@@ -244,7 +244,7 @@ def test_server_waits_for_the_end_of_a_restore(cardwright: Command, sqlite: str,
             done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
             tries.append(Done(done.returncode, done.stdout, done.stderr))
 
-    monkeypatch.setattr("cardwright.storage.restore.failpoint", start)
+    monkeypatch.setattr("cardwright.storage.backup.restore.failpoint", start)
     assert cardwright("restore", "x.backup", "--db", "new.db").code == 0
     assert (tries[0].code, "is using this database" in tries[0].err) == (1, True)
     with opened(Settings(db="new.db", data_dir=Path("data"))) as (database, _):

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
 from cardwright.kit.failpoints import failpoint
-from cardwright.storage.backup_file import BackupReader, Header, TableSpec
+from cardwright.storage.backup.backup_file import BackupReader, Header, TableSpec
 from cardwright.storage.builtin_resources import BUILT_IN
 from cardwright.storage.database import Database
 from cardwright.storage.failures import is_away_error, reason_of

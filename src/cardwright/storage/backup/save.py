@@ -10,7 +10,7 @@ from sqlalchemy import Boolean, Column, Connection, Integer, LargeBinary, Select
 
 from cardwright.kit.clock import Instant, iso
 from cardwright.kit.failpoints import failpoint
-from cardwright.storage.backup_file import BackupWriter, ColumnSpec, ColumnType, Header, TableSpec
+from cardwright.storage.backup.backup_file import BackupWriter, ColumnSpec, ColumnType, Header, TableSpec
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import SELECT_SCHEMA, check_schema, newest
 from cardwright.storage.tables import metadata

@@ -1,0 +1,1 @@
+"""Backups of a database: the file, its writing, and its restore."""
