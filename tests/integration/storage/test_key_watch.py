@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cardwright.edges.cli.database_commands import opened
+from cardwright.instance_secrets import find_master_key
 from cardwright.kit.clock import system_ms
 from cardwright.settings import Settings
 from cardwright.storage.data_keys import KeyState, find_key_check
@@ -16,7 +17,7 @@ from cardwright.storage.database import Database
 from cardwright.storage.failures import Unavailable
 from cardwright.storage.key_watch import KeyWatch
 from cardwright.storage.reseal import prepare_key, refuse_prepared_keys, use_key
-from cardwright.wiring import Platform, find_master_key, make_vault
+from cardwright.wiring import Platform, make_vault
 from tests.stress.outages import durable_cluster
 from tests.support.postgres import Cluster
 

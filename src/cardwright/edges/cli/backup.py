@@ -116,10 +116,10 @@ def _key_fields(db: "Connection", settings: "Settings", passphrase: str | None) 
 
 def restore(settings: "Settings", file: Path, *, with_keys: bool, as_json: bool) -> None:
     """Load a backup into an empty database. Raises Failure, OSError; the database is then as before."""
+    from cardwright.instance_secrets import SECRETS_FILE, data_dir_of, keep_secrets
     from cardwright.storage.backup.backup_file import BackupReader
     from cardwright.storage.backup.restore import check_revision
     from cardwright.storage.backup.restore import restore as load
-    from cardwright.wiring import SECRETS_FILE, data_dir_of, keep_secrets
 
     with progress_line() as show, open_file(file) as stream, _refusals(file):
         reader = BackupReader(stream, lambda fraction: show(f"{file}: {fraction:.0%} read"))
@@ -152,7 +152,7 @@ def restore(settings: "Settings", file: Path, *, with_keys: bool, as_json: bool)
 def _idle_database(settings: "Settings") -> Iterator["Database"]:
     """Open the database, and keep servers from a SQLite file meanwhile. Raises Failure, OSError."""
     from cardwright.edges.cli.serve import lock_database_file
-    from cardwright.wiring import data_dir_of
+    from cardwright.instance_secrets import data_dir_of
 
     # The lock ends after the connections: closing a descriptor of the file would drop the locks of SQLite in this process.
     with ExitStack() as locks, database_of(settings, is_made=True) as database:
@@ -201,7 +201,7 @@ def _refusals(file: Path) -> Iterator[None]:
 
 
 def _available_secrets(settings: "Settings") -> dict[str, str]:
-    from cardwright.wiring import Misconfigured, available_secrets
+    from cardwright.instance_secrets import Misconfigured, available_secrets
 
     try:
         return available_secrets(settings)
@@ -211,7 +211,7 @@ def _available_secrets(settings: "Settings") -> dict[str, str]:
 
 def _check_key(master_key: str | None, key_check: str | None, owner: str) -> None:
     """Check that the master key in use is that of a database or a backup. Raises Failure."""
-    from cardwright.wiring import OTHER_KEY_ADVICE, Misconfigured, key_check_of
+    from cardwright.instance_secrets import OTHER_KEY_ADVICE, Misconfigured, key_check_of
 
     try:
         actual = None if master_key is None else key_check_of(master_key)

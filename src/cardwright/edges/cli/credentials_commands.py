@@ -99,11 +99,12 @@ class _Creation:
         The file gets the new credential of the default program if servers take theirs from it, and if its present one is
         replaced or opens nothing. Raises Problem, Failure and OSError.
         """
+        from cardwright.instance_secrets import SECRETS_FILE, Misconfigured, data_dir_of, keep_pair
         from cardwright.kit.clock import system_ms
         from cardwright.kit.ids import Ids
         from cardwright.resources.sandbox.credentials import add_to
         from cardwright.storage.credentials import list_credentials, move_given
-        from cardwright.wiring import SECRETS_FILE, Misconfigured, data_dir_of, keep_pair, vault_of
+        from cardwright.wiring import vault_of
 
         directory = data_dir_of(self.settings)
         is_locked = os.path.lexists(directory / SECRETS_FILE)
@@ -124,8 +125,9 @@ class _Creation:
 
     def _replaces_kept(self, db: "Connection", vault: "Vault", replaced: str | None) -> bool:
         """Return True if the new credential belongs into ``secrets.json``."""
+        from cardwright.instance_secrets import find_kept_pair
         from cardwright.storage.credentials import find_access, token_of
-        from cardwright.wiring import DEFAULT_PROGRAM, find_kept_pair
+        from cardwright.wiring import DEFAULT_PROGRAM
 
         is_from_environment = self.settings.application_token is not None or self.settings.access_token is not None
         kept = find_kept_pair(self.settings)

@@ -19,10 +19,10 @@ from cardwright.edges.cli.verify_report import show_report
 from cardwright.kit.files import create_empty_file
 
 if TYPE_CHECKING:
+    from cardwright.instance_secrets import Secrets
     from cardwright.kit.vault import Vault
     from cardwright.settings import Settings
     from cardwright.storage.database import Database
-    from cardwright.wiring import Secrets
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ def database_of(settings: "Settings", *, is_made: bool = False, is_read: bool = 
     """
     from sqlalchemy.exc import DBAPIError
 
+    from cardwright.instance_secrets import address_of
     from cardwright.storage.database import Database
     from cardwright.storage.failures import Unavailable
-    from cardwright.wiring import address_of
 
     address = address_of(settings)
     if address == ":memory:":
@@ -68,7 +68,7 @@ def database_of(settings: "Settings", *, is_made: bool = False, is_read: bool = 
 
 def make_data_dir(settings: "Settings") -> Path:
     """Create the data directory with mode 0700. Raises Failure, OSError."""
-    from cardwright.wiring import data_dir_of
+    from cardwright.instance_secrets import data_dir_of
 
     directory = data_dir_of(settings)
     try:
@@ -198,8 +198,9 @@ def check_reset(_settings: "Settings", database: "Database") -> None:
 @contextmanager
 def opened(settings: "Settings") -> Iterator[tuple["Database", "Secrets"]]:
     """Open the database for a server: migrated, with the default program, and with its keys. Raises Failure, OSError."""
+    from cardwright.instance_secrets import Misconfigured, ensure_secrets
     from cardwright.storage.data_keys import find_key_check
-    from cardwright.wiring import Misconfigured, ensure_default_program, ensure_secrets, open_vault, seal_rows_in_clear
+    from cardwright.wiring import ensure_default_program, open_vault, seal_rows_in_clear
 
     with migrated(settings, is_made=True, check=check_mode) as (database, _):
         try:
@@ -224,7 +225,7 @@ def without_client_tokens(settings: "Settings") -> "Settings":
     that address. A data directory with a master key and without tokens has always got its tokens from the environment, so
     they stay then.
     """
-    from cardwright.wiring import SECRETS_FILE, data_dir_of, find_kept_pair
+    from cardwright.instance_secrets import SECRETS_FILE, data_dir_of, find_kept_pair
 
     names = ("CARDWRIGHT_APPLICATION_TOKEN", "CARDWRIGHT_ACCESS_TOKEN")
     if not settings.is_sandbox or "CARDWRIGHT_BASE_URL" not in os.environ or not all(name in os.environ for name in names):
@@ -286,7 +287,8 @@ def verify(settings: "Settings", *, secrets: bool, as_json: bool) -> bool:
 
 def _vault_of(settings: "Settings", database: "Database") -> "Vault":
     """Return the vault of the database: a search for secrets needs to know them. Raises Failure, OSError."""
-    from cardwright.wiring import Misconfigured, vault_of
+    from cardwright.instance_secrets import Misconfigured
+    from cardwright.wiring import vault_of
 
     try:
         return vault_of(settings, database)

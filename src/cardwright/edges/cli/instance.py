@@ -93,7 +93,7 @@ def announced(directory: Path, instance: Instance) -> Iterator[None]:
 
 def find_instance(settings: "Settings") -> Instance:
     """Return the instance that a data directory records. Raises Failure if there is none, OSError if it cannot be read."""
-    from cardwright.wiring import data_dir_of
+    from cardwright.instance_secrets import data_dir_of
 
     path = data_dir_of(settings) / FILE
     try:
@@ -111,7 +111,7 @@ def find_instance(settings: "Settings") -> Instance:
 
 def find_credentials(settings: "Settings") -> Credentials:
     """Return the credentials of the environment, else those in the data directory. Raises Failure, OSError."""
-    from cardwright.wiring import Misconfigured, find_secrets
+    from cardwright.instance_secrets import Misconfigured, find_secrets
 
     try:
         keys = find_secrets(settings)
@@ -146,7 +146,7 @@ def client_hints(instance: Instance, settings: "Settings") -> ClientHints:
 
 def on_its_database(instance: Instance, settings: "Settings", command: str) -> Hint:
     """Return a command on the instance's database, which ``--db`` of ``serve`` may have put outside the data directory."""
-    from cardwright.wiring import address_of
+    from cardwright.instance_secrets import address_of
 
     if settings.db is not None or instance.data in (None, str(Path(address_of(settings)).absolute())):
         return command_with_place(settings, command)
@@ -168,7 +168,7 @@ def _hints_of_address(settings: "Settings") -> ClientHints:
 
 def credentials_hint(settings: "Settings") -> Hint:
     """Return the hint for an instance that does not accept the credentials."""
-    from cardwright.wiring import SECRETS_FILE, data_dir_of
+    from cardwright.instance_secrets import SECRETS_FILE, data_dir_of
 
     names = ["CARDWRIGHT_APPLICATION_TOKEN", "CARDWRIGHT_ACCESS_TOKEN"]
     if any(name in os.environ for name in names) and (data_dir_of(settings) / SECRETS_FILE).is_file():

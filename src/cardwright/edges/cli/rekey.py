@@ -15,11 +15,11 @@ from cardwright.edges.cli.surroundings import command_with_place, locked_data_di
 from cardwright.kit.failpoints import failpoint
 
 if TYPE_CHECKING:
+    from cardwright.instance_secrets import SecretsFile
     from cardwright.kit.vault import MasterKey, Vault
     from cardwright.settings import Settings
     from cardwright.storage.database import Database
     from cardwright.storage.reseal import Progress
-    from cardwright.wiring import SecretsFile
 
 OLD, NEW = "CARDWRIGHT_MASTER_KEY", "CARDWRIGHT_NEW_MASTER_KEY"
 
@@ -99,8 +99,9 @@ def _failure(text: str, advice: str) -> Failure:
 @contextmanager
 def _keyed(settings: "Settings") -> Iterator[tuple["Database", "Vault", "MasterKey"]]:
     """Open the database with its vault and the master key that wraps its data keys. Raises Failure, OSError."""
+    from cardwright.instance_secrets import OTHER_KEY_ADVICE, Misconfigured, find_master_key
     from cardwright.storage.data_keys import OtherMasterKey
-    from cardwright.wiring import OTHER_KEY_ADVICE, Misconfigured, find_master_key, open_vault
+    from cardwright.wiring import open_vault
 
     check_master_keys(settings)
     with migrated(settings) as (database, _):
@@ -141,8 +142,8 @@ def _rekey_in_file(database: "Database", settings: "Settings") -> tuple[Path, in
     The file has both keys before the database changes, and the old one is removed afterwards. So every start finds the key that
     fits the database.
     """
+    from cardwright.instance_secrets import SECRETS_FILE, data_dir_of, find_master_key, read_secrets_file
     from cardwright.kit.vault import MasterKey
-    from cardwright.wiring import SECRETS_FILE, data_dir_of, find_master_key, read_secrets_file
 
     path = data_dir_of(settings) / SECRETS_FILE
     with locked_data_dir(path.parent):

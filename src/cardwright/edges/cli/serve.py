@@ -42,7 +42,8 @@ def serve(settings: "Settings", *, as_json: bool, until_eof: bool) -> None:
         threading.Thread(target=_leave_at_eof, daemon=True).start()
     from cardwright.edges.cli.database_commands import check_database_file, make_data_dir, make_database_file, opened
     from cardwright.edges.http.server import PortTaken, bind, run
-    from cardwright.wiring import address_of, resolved_settings
+    from cardwright.instance_secrets import address_of
+    from cardwright.wiring import resolved_settings
 
     command_settings = settings
     with ExitStack() as stack:
@@ -94,7 +95,7 @@ def _leave_at_eof() -> None:
 def check(settings: "Settings") -> None:
     """Check that the settings work together. Raises Failure with the option and a hint, and OSError."""
     from cardwright.core.pan import is_bin
-    from cardwright.wiring import address_of
+    from cardwright.instance_secrets import address_of
 
     if settings.workers < 1:
         raise Failure("--workers must be at least 1", serve_command(settings, workers=1), 2)
@@ -230,8 +231,8 @@ def certificate_for(settings: "Settings", directory: Path) -> tuple[Path, Path]:
 
 def status_command(directory: Path) -> str:
     """Return the ``status`` command for a data directory, with ``--data-dir`` unless it is the default of this folder."""
+    from cardwright.instance_secrets import data_dir_of
     from cardwright.settings import Settings
-    from cardwright.wiring import data_dir_of
 
     is_default = directory == data_dir_of(Settings.model_construct()).absolute()
     return "cardwright status" if is_default else f"cardwright status --data-dir {shlex.quote(str(directory))}"

@@ -37,7 +37,7 @@ class OutputFormat(StrEnum):
 
 def status(settings: "Settings", output_format: OutputFormat, *, as_json: bool) -> None:
     """Print the instance of a data directory. Raises Failure if there is none, or if it is not reachable or not ready."""
-    from cardwright.wiring import data_dir_of
+    from cardwright.instance_secrets import data_dir_of
 
     check_format(settings, "cardwright status", output_format, as_json=as_json)
     instance, pair = find_instance(settings), find_credentials(settings)
@@ -97,7 +97,7 @@ def _valid_credentials(instance: Instance, settings: "Settings", pair: Credentia
 
     Raises Failure if it accepts neither, because they were revoked or replaced.
     """
-    from cardwright.wiring import find_kept_pair
+    from cardwright.instance_secrets import find_kept_pair
 
     kept = find_kept_pair(settings)
     pairs = [pair] if kept is None or Credentials(*kept) == pair else [pair, Credentials(*kept)]

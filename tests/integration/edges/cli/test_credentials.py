@@ -11,12 +11,13 @@ import pytest
 
 from cardwright.edges.cli.database_commands import opened
 from cardwright.edges.cli.output import Failure
+from cardwright.instance_secrets import Secrets, find_kept_pair
 from cardwright.resources.sandbox.credentials import CREDENTIALS_MAX
 from cardwright.settings import Settings
 from cardwright.storage.credentials import find_access
 from cardwright.storage.database import Database
 from cardwright.storage.programs import ProgramSettings, insert_program
-from cardwright.wiring import Secrets, find_kept_pair, first_clock, vault_of
+from cardwright.wiring import first_clock, vault_of
 from tests.integration.edges.cli.conftest import Done
 from tests.integration.edges.cli.test_serve import running
 

@@ -14,9 +14,9 @@ import pytest
 
 from cardwright.edges.cli.database_commands import opened
 from cardwright.edges.cli.output import Failure
+from cardwright.instance_secrets import Misconfigured, Secrets, ensure_secrets, load_secrets
 from cardwright.kit.files import create_file, replace_file
 from cardwright.settings import Settings
-from cardwright.wiring import Misconfigured, Secrets, ensure_secrets, load_secrets
 from tests.integration.edges.cli.conftest import Done, command_line
 from tests.support.failpoints import Failpoints
 
