@@ -52,6 +52,9 @@ HOOK = {
                "secret": "Secret-of-20-characters1"},
 }  # fmt: skip
 
+INBOX = "/sandbox/inbox/default/rekeying"
+INBOX_HEADER = {"x-secret": "Header-of-20-characters1"}
+
 
 @dataclass
 class Secrets:
@@ -75,6 +78,7 @@ class Secrets:
             self.program = made(client.post("/sandbox/programs", {"token": "other"}))
             inline = {"endpoint": self.receiver.url, "username": "inline", "password": "Inline-of-20-characters1"}
             self.pay(client, next(iter(self.pans)), webhook=inline)
+            assert client.post(INBOX, {}, headers=INBOX_HEADER).status == 200
             until_all_are_delivered(client)
 
     def set_pins(self, vault: Vault) -> None:
@@ -92,6 +96,8 @@ class Secrets:
             self._check_webhook(client)
             deliveries = made(client.get("/sandbox/deliveries?count=100"))["data"]
             assert any(delivery.get("url") == self.receiver.url for delivery in deliveries), deliveries
+            message = made(client.get(f"/sandbox/inbox/{INBOX.rpartition('/')[2]}"))["data"][0]
+            assert INBOX_HEADER.items() <= message["headers"].items(), message
         other = Client(server.root_url, self.program["application_token"], self.program["access_token"])
         with other:
             made(other.get("/cardproducts"))

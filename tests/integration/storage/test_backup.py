@@ -26,7 +26,7 @@ from cardwright.storage.backup.restore import RestoreRefused, restore
 from cardwright.storage.backup.save import write_backup
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import exclusive, migrate, newest, present, upgrade
-from cardwright.storage.tables import POSTGRES_ID_BLOCK, metadata, programs
+from cardwright.storage.tables import POSTGRES_ID_BLOCK, credentials, data_keys, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
 from tests.support.backups import all_rows, back_up, load, no_keys
 from tests.support.databases import check_books, chosen_databases, empty_database, migrate_address
@@ -294,7 +294,9 @@ def start_once(address: str) -> None:
     with new_platform(address) as platform, platform.database.write() as db:
         db.execute(programs.update().values(token=DEFAULT_PROGRAM))
         db.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('master key', 'another')")
-        db.exec_driver_sql("INSERT INTO credentials (digest, program_id) VALUES ('1', 1)")
+        db.execute(credentials.insert().values(digest=b"1" * 32, program_id=1, token="t", created_ms=0, is_given=True))
+        values = {"key_id": 1, "purpose": "pan", "state": 3, "created_ms": 0, "wrapped": b"1"}
+        db.execute(data_keys.insert().values(values))
 
 
 def test_rows_of_a_first_start_are_replaced(new_database: Made, tmp_path: Path) -> None:

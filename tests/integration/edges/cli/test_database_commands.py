@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from cardwright.kit.vault import MasterKey
 from cardwright.ledger.invariants import INVARIANTS, PROMISES, SECRETS
 from cardwright.settings import Settings
+from cardwright.storage.data_keys import KEY_CHECK
 from cardwright.storage.database import Database
 from cardwright.storage.migrate import newest, present
-from cardwright.storage.tables import cards, metadata, programs
+from cardwright.storage.tables import cards, meta, metadata, programs
 from cardwright.wiring import DEFAULT_PROGRAM
 from tests.support.in_process_platform import card_request, new_platform
 
@@ -31,6 +33,7 @@ def books(migrated_url: str) -> str:
         platform.run([[card_request(platform, "c", 100, seed=1)]])
         with platform.database.write() as db:
             db.execute(programs.update().values(token=DEFAULT_PROGRAM))
+            db.execute(meta.insert().values(key=KEY_CHECK, value=MasterKey.from_hex(KEY_OF_BOOKS).check()))
     return migrated_url
 
 

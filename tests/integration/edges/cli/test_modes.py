@@ -1,5 +1,6 @@
 """Mode of a database: stored by the first start, and every command keeps a production database as it is."""
 
+import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,18 +22,22 @@ from tests.support.server import ACCESS_TOKEN, APPLICATION_TOKEN, MASTER_KEY, Ru
 
 SECRETS = {"application_token": APPLICATION_TOKEN, "access_token": ACCESS_TOKEN, "master_key": MASTER_KEY}
 VARIABLES = {f"CARDWRIGHT_{name.upper()}": value for name, value in SECRETS.items()}
+VARIABLES["CARDWRIGHT_NEW_MASTER_KEY"] = hashlib.sha256(b"new master key of the tests").hexdigest()
 
 REFUSED = {"serve": ("--port", "0"), "reset": ("--yes",), "exec": ("--", "true")}
 """Commands that a production database refuses in a shell without CARDWRIGHT_MODE, and their further arguments."""
 
-READS = {"verify": (), "credentials list": ()}
+READS = {"verify": (), "credentials list": (), "backup": ("x.backup", "--force")}
 """Commands that only read the database, in both modes."""
 
-IN_BOTH_MODES = {"migrate": (), "credentials add": (), "credentials rotate": (), "credentials revoke": ("nothing",)}
-"""Commands that change the schema or the credentials of a database, in both modes, and nothing else."""
+IN_BOTH_MODES = {
+    "migrate": (), "rekey": (), "credentials add": (), "credentials rotate": (), "credentials revoke": ("nothing",),
+}  # fmt: skip
+"""Commands that change the schema, the keys or the credentials of a database, in both modes, and nothing else."""
 
 WITHOUT_DATABASE = {
     "demo": "uses a new database, which it removes",
+    "restore": "loads into an empty database only",
     "format": "reads standard input",
     "status": "asks the running server",
     "program": "asks the running server, which refuses it in production mode",
@@ -120,7 +125,7 @@ def test_other_commands_work_in_both_modes(
     done = cardwright(*name.split(), *(READS | IN_BOTH_MODES)[name], "--db", production)
     assert (done.code == 0) is (name != "credentials revoke"), done.err
     changed = {table for table, rows in rows_of(production).items() if rows != before[table]}
-    assert changed <= (set() if name in READS else {"credentials", "meta"})
+    assert changed <= (set() if name in READS else {"credentials", "data_keys", "meta"})
 
 
 def test_demo_does_not_touch_a_production_database(production: str, monkeypatch: pytest.MonkeyPatch) -> None:

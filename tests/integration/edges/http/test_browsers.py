@@ -12,12 +12,12 @@ from cardwright.settings import Mode, Settings
 from tests.support.databases import migrated_file
 from tests.support.fixtures import shared_server
 from tests.support.issuing import new_program
-from tests.support.server import HOST, Client, RunningServer
+from tests.support.server import HOST, MASTER_KEY, Client, RunningServer
 
 server = shared_server()
 
 CHALLENGE = 'Basic realm="Cardwright", charset="UTF-8"'
-CREDENTIAL = "authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzcw=="
+CREDENTIAL = "authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzc190b2tlbg=="
 WRONG = "authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp3cm9uZw=="
 JSON = "content-type: application/json"
 
@@ -239,6 +239,6 @@ def test_only_a_sandbox_on_a_loopback_address_checks_names(mode: Mode, host: str
 
 def test_production_serves_every_name(tmp_path: Any) -> None:
     """A production server behind a proxy gets the public name in ``Host``, and serves it."""
-    env = {"CARDWRIGHT_MASTER_KEY": "ab" * 32}
+    env = {"CARDWRIGHT_MASTER_KEY": MASTER_KEY}
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), mode="production", env=env) as other:
         assert exchange(other, "GET", "/v3/users", "host: cards.example.com", CREDENTIAL).status == 200

@@ -652,7 +652,7 @@ def test_a_server_has_the_limits_of_its_settings(tmp_path: Path) -> None:
     """Limits come from the settings, and refusals are in ``/metrics``. A partial inbox message is not kept and delays no stop."""
     env = {"CARDWRIGHT_BODY_MAX_BYTES": "2000", "CARDWRIGHT_URL_MAX_BYTES": "300", "CARDWRIGHT_HEAD_TIMEOUT_S": "0.1"}
     with RunningServer(db=migrated_file(tmp_path / "cardwright.db"), env=env) as server, server.client() as client:
-        credential = b"authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzcw==\r\n"
+        credential = b"authorization: Basic dGVzdF9hcHBsaWNhdGlvbjp0ZXN0X2FjY2Vzc190b2tlbg==\r\n"
         head = b"POST /v3/users HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n%s\r\n"
         assert exchange(server, head % (100, b"")).startswith(b"HTTP/1.1 401 ")
         assert exchange(server, head % (2001, credential)).startswith(b"HTTP/1.1 413 ")
