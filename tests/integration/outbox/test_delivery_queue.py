@@ -319,3 +319,24 @@ def test_a_backlog_does_not_make_claims_more_expensive(store: Store, is_analyzed
         store.notify(GOOD, 1)
         costs.append(cost_of(store.database, deliver))
     assert costs[1] <= 3 * costs[0] + 100, costs
+
+
+def test_an_old_plan_is_not_used_for_a_new_backlog(migrated_postgres_url: str) -> None:
+    """Statements that PostgreSQL has planned for an empty outbox scan no whole table when a backlog has come."""
+    database = Database(migrated_postgres_url)
+    store = Store(database)
+    with database.engine.connect() as db:
+        db.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
+    for _ in range(10):
+        assert store.claims() == []
+        store.notify(GOOD, 1)
+        (claimed,) = store.claims()
+        store.endpoints.end(claimed.endpoint_id, has_answered=False)
+    for number in range(20):
+        store.notify(DEAD.format(number), 2_000)
+    with database.write() as db:
+        queues = find_work(db, NOW, None).queues
+        assert len(claim(db, NOW, RetryRules(), queues, store.endpoints.room())) == 20
+        scanned = db.execute(text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'outbox'")).scalar_one()
+    database.close()
+    assert scanned == 0

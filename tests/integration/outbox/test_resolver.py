@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,23 +114,28 @@ def test_errors_of_the_system_have_a_reason(error: Exception, text: str) -> None
     asyncio.run(story())
 
 
-def test_a_silent_name_ends_at_the_limit_and_is_remembered() -> None:
+@pytest.mark.parametrize("lookup_ends_first", [True, False])
+def test_a_silent_name_ends_at_the_limit_and_is_remembered(lookup_ends_first: bool) -> None:
     """A silent name fails at the time limit. Then it fails at once, without a lookup, until the memory and the lookup end."""
 
-    async def story(loop: HeldLoop) -> None:
+    async def story(loop: HeldLoop, lookup_ends_first: bool) -> None:
         async with hanging() as system:
             resolver = NameResolver(system)
             await silence(loop, resolver, system, 1)
-            for wait_s in (0.0, SILENT_S - 0.1, 0.2):
+            if lookup_ends_first:
+                system.over.set()
+                await turn_until(lambda: not resolver._lookups)
+            for wait_s in (0.0, SILENT_S - 0.1, 0.0 if lookup_ends_first else 0.2):
                 await loop.advance(wait_s)
                 assert await outcome(resolver.resolve("silent0.example")) == "the name did not resolve in time"
             assert system.names == ["silent0.example"]
             system.over.set()
             await turn_until(lambda: not resolver._lookups)
+            await loop.advance(0.2)
             assert await outcome(resolver.resolve("silent0.example")) == "the name could not be resolved"
             assert len(system.names) == 2
 
-    run_held(story)
+    run_held(partial(story, lookup_ends_first=lookup_ends_first))
 
 
 def test_requests_for_a_name_share_a_lookup() -> None:
