@@ -16,7 +16,7 @@ GOOD = 0
 def begin_posts(endpoints: Endpoints, ids: list[int]) -> Counter[int]:
     """Claim as ``claim`` does, with long queues for these endpoints, and begin the posts. Return their numbers."""
     room, counts = endpoints.room(), Counter[int]()
-    for queue in claimable([Queue(-1 - number, number, 0, 0, True) for number in ids], room):
+    for queue in claimable([Queue(-1 - number, number, 0, 0, True, False) for number in ids], room):
         if count := room.free(queue.endpoint_id):
             room.take(queue.endpoint_id, count)
             counts[queue.endpoint_id] += count

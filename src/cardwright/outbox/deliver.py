@@ -181,7 +181,7 @@ class Deliverer:
             self._done.append(prepared)
             self._awake.set()
             return
-        self._endpoints.begin(prepared.claim.endpoint_id)
+        self._endpoints.begin(prepared.claim.endpoint_id, has_answered=prepared.claim.has_answered)
         task = asyncio.create_task(self._send(prepared))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)

@@ -42,7 +42,10 @@ class RetryRules:
 
 
 class Claim(NamedTuple):
-    """Row of the outbox that this process may send until ``lease_ms``. ``endpoint_id`` is its endpoint, see ``Room``."""
+    """Row of the outbox that this process may send until ``lease_ms``.
+
+    ``endpoint_id`` is its endpoint, see ``Room``. ``has_answered`` is that of its queue.
+    """
 
     id: int
     program_id: int
@@ -53,6 +56,7 @@ class Claim(NamedTuple):
     tries: int
     attempts: str
     endpoint_id: int
+    has_answered: bool
     lease_ms: Instant
 
 
@@ -60,6 +64,7 @@ class Queue(NamedTuple):
     """Queue with a due row. ``due_ms`` of the first row and ``now_ms`` are times of its program.
 
     ``is_open`` is False if the webhook does not exist or is inactive: its rows fail without a post, so they need no room.
+    ``has_answered`` is True after a delivery in the last ``RECENT_MS``, by any process.
     """
 
     id: int
@@ -67,6 +72,7 @@ class Queue(NamedTuple):
     due_ms: Instant
     now_ms: Instant
     is_open: bool
+    has_answered: bool
 
 
 class Work(NamedTuple):
@@ -112,29 +118,38 @@ QUEUES_MAX: Final = 1_000
 CLOSED_MAX: Final = 64
 """Maximum number of rows of closed queues in one claim."""
 
+RECENT_MS: Final = 3_600_000
+"""Maximum age of a delivery after which an endpoint counts as answering in a process that has not posted to it."""
+
 EXPIRED_MAX: Final = 1_000
 """Maximum number of expired leases that one transaction ends."""
 
 FIRST_QUEUE: Final = -(1 << 63)
 
-# `state = 1` is DUE. Each step of the recursion finds the next queue in the index. Then the first row of each queue is read. So
-# the number of index entries that the query reads does not depend on the length of the queues. A queue has one program and one
-# clock: if its first row is not due, no row is. The LIMIT of `heads` makes both databases run its subqueries once for each queue.
+# `state = 1` is DUE, `state = 2` is DELIVERED. Each step of the recursion finds the next queue in the index. Then the first due
+# and the last delivered row of each queue are read. So the number of index entries that the query reads does not depend on the
+# length of the queues. A queue has one program and one clock: if its first row is not due, no row is. The LIMIT of `heads` makes
+# both databases run its subqueries once for each queue. With two inequalities for `queue_id`, only the index of queues has the
+# order of the last delivery.
 _DUE_QUEUES = text("""
     WITH RECURSIVE queues (id, number) AS (
-        SELECT min(queue_id), 1 FROM outbox WHERE state = 1 AND queue_id > :after
+        SELECT (SELECT queue_id FROM outbox WHERE state = 1 AND queue_id > :after ORDER BY queue_id LIMIT 1), 1
         UNION ALL
-        SELECT (SELECT min(queue_id) FROM outbox WHERE state = 1 AND queue_id > queues.id), number + 1
+        SELECT (SELECT queue_id FROM outbox WHERE state = 1 AND queue_id > queues.id ORDER BY queue_id LIMIT 1), number + 1
         FROM queues WHERE id IS NOT NULL AND number < :queues_max
     ), heads AS (
         SELECT id, number,
-            (SELECT min(due_ms) FROM outbox WHERE state = 1 AND queue_id = queues.id) AS due_ms,
-            (SELECT program_id FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1) AS program_id
+            (SELECT due_ms FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1) AS due_ms,
+            (SELECT program_id FROM outbox WHERE state = 1 AND queue_id = queues.id ORDER BY due_ms LIMIT 1) AS program_id,
+            (
+                SELECT due_ms FROM outbox WHERE state = 2 AND queue_id >= queues.id AND queue_id <= queues.id
+                ORDER BY queue_id DESC, due_ms DESC LIMIT 1
+            ) AS delivered_ms
         FROM queues WHERE id IS NOT NULL LIMIT :queues_max
     ), clocks AS (
         SELECT id, coalesce(clock_frozen_ms, clock_offset_ms + :real_ms) AS now_ms FROM programs
     )
-    SELECT heads.id, number, heads.program_id, due_ms, now_ms, webhooks.active, webhooks.doc
+    SELECT heads.id, number, heads.program_id, due_ms, now_ms, delivered_ms, webhooks.active, webhooks.doc
     FROM heads JOIN clocks ON clocks.id = heads.program_id LEFT JOIN webhooks ON webhooks.id = heads.id
     WHERE due_ms <= now_ms OR number = :queues_max
 """).bindparams(
@@ -178,7 +193,7 @@ _END_LEASES = (
 def _plan_for_present_size(db: Connection) -> None:
     """Make PostgreSQL plan the statements of this transaction anew.
 
-    It would reuse a plan of an empty outbox, a scan of the whole table, until the table is analyzed.
+    It would reuse the plan of an empty outbox, a scan of the whole table, until the table is analyzed.
     """
     if db.dialect.name == "postgresql":
         db.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
@@ -189,14 +204,15 @@ def find_work(db: Connection, real_ms: Instant, after: int | None) -> Work:
     parameters = {"after": FIRST_QUEUE if after is None else after, "real_ms": real_ms, "queues_max": QUEUES_MAX}
     _plan_for_present_size(db)
     rows = db.execute(_DUE_QUEUES, parameters).all()
-    queues = [_queue(row) for row in rows if row.due_ms <= row.now_ms]
+    queues = [_queue(row, real_ms) for row in rows if row.due_ms <= row.now_ms]
     has_expired = db.execute(_EXPIRED, {"real_ms": real_ms, "limit": 1}).first() is not None
     return Work(queues, next((row.id for row in rows if row.number == QUEUES_MAX), None), has_expired)
 
 
-def _queue(row: Row) -> Queue:
+def _queue(row: Row, real_ms: Instant) -> Queue:
     endpoint_id = row.id if row.doc is None else endpoint_id_of(row.program_id, url_of(row.doc))
-    return Queue(row.id, endpoint_id, row.due_ms, row.now_ms, row.id < 0 or bool(row.active))
+    has_answered = row.delivered_ms is not None and row.delivered_ms >= real_ms - RECENT_MS
+    return Queue(row.id, endpoint_id, row.due_ms, row.now_ms, row.id < 0 or bool(row.active), has_answered)
 
 
 def end_leases(db: Connection, real_ms: Instant) -> int:
@@ -208,12 +224,15 @@ def end_leases(db: Connection, real_ms: Instant) -> int:
     return db.execute(_END_LEASES, {"real_ms": real_ms, "limit": EXPIRED_MAX}).rowcount
 
 
-def claimable(queues: Iterable[Queue], room: Room) -> list[Queue]:
+def claimable(queues: Sequence[Queue], room: Room) -> list[Queue]:
     """Return the queues with room for a post, in the order of their claims.
 
     Answering endpoints come first, then new ones, then silent ones. Within a state, the endpoint with the oldest latest post
     comes first, so no endpoint is left out for ever. Of the queues of an endpoint, that with the longest delay comes first.
     """
+    for queue in queues:
+        if queue.has_answered:
+            room.learn(queue.endpoint_id)
     free = [queue for queue in queues if not queue.is_open or room.free(queue.endpoint_id)]
     return sorted(free, key=lambda queue: (room.record(queue.endpoint_id), queue.due_ms))
 
@@ -234,7 +253,7 @@ def claim(db: Connection, real_ms: Instant, rules: RetryRules, queues: Iterable[
             room.take(queue.endpoint_id, len(rows))
         else:
             closed -= len(rows)
-        claims += [Claim(*row, endpoint_id=queue.endpoint_id, lease_ms=lease_ms) for row in rows]
+        claims += [Claim(*row, queue.endpoint_id, queue.has_answered, lease_ms) for row in rows]
     if claims:
         db.execute(_MARK, {"ids": [claim.id for claim in claims], "lease_ms": lease_ms})
     return claims

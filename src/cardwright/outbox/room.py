@@ -1,7 +1,6 @@
 """Room: limits of the posts in progress, so that endpoints that do not answer take none from the others."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -13,7 +12,8 @@ ENDPOINTS_MAX: Final = 10_000
 class EndpointState(IntEnum):
     """State of an endpoint after its latest post from this process. The order is that of the claims.
 
-    ``ANSWERING`` is an answer with any status. ``NEW`` is no ended post, ``SILENT`` a post without an answer.
+    ``ANSWERING`` is an answer with any status, or before the first post a recent delivery of any process. ``NEW`` is an endpoint
+    without either, ``SILENT`` one that did not answer.
     """
 
     ANSWERING = 1
@@ -29,6 +29,7 @@ class EndpointRecord(NamedTuple):
 
 
 NO_RECORD: Final = EndpointRecord(EndpointState.NEW, 0)
+LEARNED: Final = EndpointRecord(EndpointState.ANSWERING, 0)
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class Room:
       with many posts in progress, and the others still get one.
     """
 
-    records: Mapping[int, EndpointRecord]
+    records: dict[int, EndpointRecord]
     posts: Counter[int]
     sends_max: int
     endpoint_max: int
@@ -70,6 +71,10 @@ class Room:
         self._by_state[state] += count
         self.posts[endpoint_id] += count
 
+    def learn(self, endpoint_id: int) -> None:
+        """Count an endpoint without a record as answering, because of a recent delivery."""
+        self.records.setdefault(endpoint_id, LEARNED)
+
     def record(self, endpoint_id: int) -> EndpointRecord:
         """Return what is known of the endpoint. It is also the sort key of claims: the state, then the oldest latest post."""
         return self.records.get(endpoint_id, NO_RECORD)
@@ -85,11 +90,12 @@ class Endpoints:
         self._count = 0
         self.posts: Counter[int] = Counter()
 
-    def begin(self, endpoint_id: int) -> None:
-        """Count a post as in progress."""
+    def begin(self, endpoint_id: int, *, has_answered: bool = False) -> None:
+        """Count a post as in progress. With ``has_answered`` the claim found a recent delivery."""
         self._count += 1
         self.posts[endpoint_id] += 1
-        self._put(endpoint_id, EndpointRecord(self._records.get(endpoint_id, NO_RECORD).state, self._count))
+        state = self._records.get(endpoint_id, LEARNED if has_answered else NO_RECORD).state
+        self._put(endpoint_id, EndpointRecord(state, self._count))
 
     def end(self, endpoint_id: int, *, has_answered: bool) -> None:
         """Count a post as ended, and remember whether the endpoint answered."""

@@ -109,6 +109,19 @@ def test_taking_room_does_not_change_the_endpoints() -> None:
     assert (room.free(1), endpoints.room().free(1)) == (3, 8)
 
 
+def test_a_recent_delivery_of_another_process_is_an_answer() -> None:
+    """An endpoint without a post from this process counts as answering after a recent delivery, a silent one does not."""
+    endpoints = endpoints_with(silent=[2])
+    room = endpoints.room()
+    for endpoint_id in (1, 2):
+        room.learn(endpoint_id)
+    assert (room.free(1), room.free(2), room.record(2).state) == (ENDPOINT_MAX, 1, EndpointState.SILENT)
+    endpoints.begin(1, has_answered=True)
+    assert endpoints.room().free(1) == ENDPOINT_MAX - 1
+    endpoints.end(1, has_answered=False)
+    assert endpoints.room().record(1).state is EndpointState.SILENT
+
+
 def test_the_number_of_remembered_endpoints_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit, the endpoint with the oldest post is new again. Its posts in progress still count."""
     monkeypatch.setattr(module, "ENDPOINTS_MAX", 3)
